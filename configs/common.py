@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all configs share: every field with its default, and the views of the recipe.
+
+Any field can be set on the command line: `--config.optim.lr=1e-3`. A config file takes an argument
+after a colon, `configs/mtv_b16.py:tasks=vl,scale=100m`.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+TASKS = ("vl",)
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
+    """`key=value,key=value` over typed defaults; an unknown key is an error."""
+    values = ConfigDict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        key, _, value = item.partition("=")
+        if key not in values:
+            raise ValueError(f"config argument {key!r} is not one of {sorted(defaults)}")
+        values[key] = type(defaults[key])(value)
+    return values
+
+
+def base() -> ConfigDict:
+    """Every field of a run; the numbers are the receiving dataclasses' own defaults."""
+    return ConfigDict(
+        dict(
+            seed=0,
+            batch_size=4096,
+            total_steps=48_828,
+            micro_batches=1,
+            watchdog_seconds=1800,
+            model=dict(
+                image_size=224,
+                patch_size=16,
+                image_tower="B",
+                text_tower="B",
+                vocab_size=32_000,
+                text_length=64,
+                pooling="map",
+                has_mask_token=False,
+                dtype="bfloat16",
+                remat="none",
+                scan_unroll=1,
+                attn_impl="auto",
+            ),
+            views={},
+            objectives={},
+            input=dict(
+                stores={},
+                canvas=0,
+                tokenizer="",
+                text_length=64,
+                workers=0,
+                read_threads=1,
+                prefetch=2,
+            ),
+            optim=dict(
+                lr=5e-4,
+                warmup_steps=1000,
+                final_lr=0.0,
+                betas=(0.9, 0.95),
+                eps=1e-8,
+                weight_decay=0.0,
+                clip=1.0,
+                lr_rules=((".*", 1.0),),
+                decay_rules=((".*", 1.0),),
+            ),
+            ema=dict(momentum=0.994, rules=((".*", False),)),
+            mesh=dict(data=-1, fsdp=1),
+            checkpoint=dict(every=1000, keep=2, keep_every=0),
+            log=dict(every=50, nonfinite="skip", max_skips=20),
+            evals={},
+        )
+    )
+
+
+def store(path: str, **kwargs: Any) -> dict[str, Any]:
+    """One store of a mixture, every field present."""
+    defaults = dict(weight=1.0, sidecars=(), selection="", block=1, window=1)
+    return dict(path=path, **{**defaults, **kwargs})
+
+
+def views(*, image_size: int, text_length: int) -> dict[str, Any]:
+    """The views of the recipe, the same for every subset of tasks (mtv spec 2.2)."""
+    return {
+        "global": dict(
+            type="mtv_jax.core.passes:ImageView",
+            size=image_size,
+            area=(0.4, 1.0),
+            ratio=(3 / 4, 4 / 3),
+            flip=0.0,
+        ),
+        "caption": dict(
+            type="mtv_jax.core.passes:TextView",
+            length=text_length,
+            pooling_slot=text_length - 1,
+        ),
+    }
+
+
+def objectives(tasks: str) -> dict[str, Any]:
+    """The objectives of `vl+…`; a task that is left out is structurally absent."""
+    names = tasks.split("+")
+    if unknown := sorted(set(names) - set(TASKS)):
+        raise ValueError(f"unknown task {unknown[0]!r}; tasks are joined from {'+'.join(TASKS)}")
+    known = {
+        "vl": dict(
+            sigmoid_vl=dict(
+                type="mtv_jax.objectives.sigmoid_vl:SigmoidVL",
+                weight=1.0,
+                image_view="global",
+                text_view="caption",
+                init_scale=10.0,
+                init_bias=-10.0,
+                chunk=512,
+            )
+        ),
+    }
+    return {k: v for name in names for k, v in known[name].items()}
+
+
+# Steps and batch by data scale: 20, 10 and 32 epochs (mtv spec section 7).
+SCHEDULES = {"10m": (48_828, 4096), "50m": (122_070, 4096), "100m": (390_625, 8192)}
+
+
+def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
+    """A published recipe: towers of one size, the schedule of a data scale."""
+    options = parse_arg(arg, tasks="vl", scale="10m")
+    if options.scale not in SCHEDULES:
+        raise ValueError(f"scale={options.scale!r} is not one of {sorted(SCHEDULES)}")
+    c = base()
+    c.total_steps, c.batch_size = SCHEDULES[options.scale]
+    c.model.update(image_tower=tower, text_tower=tower, image_size=image_size)
+    c.views = views(image_size=image_size, text_length=c.model.text_length)
+    c.objectives = objectives(options.tasks)
+    c.input.update(stores=dict(train=store("data/train")), tokenizer="tokenizer.model", workers=8)
+    return c

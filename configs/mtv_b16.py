@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MTV ViT-B/16 at 224 px.
+
+python -m mtv_jax.train --config configs/mtv_b16.py:tasks=vl,scale=10m --workdir runs/b16 \
+    --config.input.stores.train.path=STORE --config.input.tokenizer=c4_en/sentencepiece.model
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The published recipe; `tasks=vl`, `scale=10m|50m|100m`."""
+    return common.published(arg, tower="B", image_size=224)

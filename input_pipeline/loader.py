@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grain over the store, by the order law.
+
+Global batch k is stream positions [kB, (k+1)B) and a process reads the contiguous rows that its
+devices own: the global batch, in order, is the same on any topology and with any number of
+workers, and where to resume is one integer.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from input_pipeline.records import SampleSource, Stream
+from input_pipeline.store import Store
+from mtv_jax.core.errors import UserError, closest
+from mtv_jax.core.fields import Field
+
+_ENDLESS = 1 << 62  # batches: more than any run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """One store of the mixture.
+
+    Attributes:
+        path: the store's folder.
+        weight: its share of the mixture.
+        sidecars: labels to open beside the base shards.
+        selection: name of a selection file; "" for all rows.
+        block: rows that travel together: 1 on local disk, hundreds on object storage.
+        window: blocks whose rows are shuffled among each other.
+    """
+
+    path: str
+    weight: float = 1.0
+    sidecars: tuple[str, ...] = ()
+    selection: str = ""
+    block: int = 1
+    window: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """Where samples come from.
+
+    Attributes:
+        stores: the mixture, by name.
+        canvas: side of the fixed uint8 canvas; 0 for twice the largest view.
+        tokenizer: path of a SentencePiece model.
+        text_length: ids per caption.
+        workers: worker processes; 0 reads in the main process.
+        read_threads: threads per process that read ahead; more than a few pay only for buckets.
+        prefetch: batches each worker holds ready.
+    """
+
+    stores: Mapping[str, Mapping[str, Any]]
+    canvas: int = 0
+    tokenizer: str = ""
+    text_length: int = 64
+    workers: int = 0
+    read_threads: int = 1
+    prefetch: int = 2
+
+
+def open_stream(name: str, config: StoreConfig, fields: tuple[Field, ...]) -> Stream:
+    """An opened store of a mixture.
+
+    Raises:
+        StoreError: no store, sidecar or selection of that name.
+        UserError: nothing selected, or none of the fields is there.
+    """
+    store = Store.open(config.path, config.sidecars)
+    rows = store.selection(config.selection) if config.selection else None
+    if (store.num_rows if rows is None else len(rows)) == 0:
+        raise UserError(f"store {name} at {config.path} has no rows to read; ingest images first")
+    if fields and fields[0].name not in store.fields:
+        raise UserError(
+            f"store {name} at {config.path} has no column {fields[0].name!r}"
+            f"{closest(fields[0].name, store.fields)}"
+        )
+    return Stream(
+        store=store, weight=config.weight, rows=rows, block=config.block, window=config.window
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowRange:
+    """The rows of each global batch that one process reads."""
+
+    batch_size: int
+    start: int
+    stop: int
+
+
+class _BatchRows:
+    """The samples of one process, in reading order, as Grain indexes them."""
+
+    def __init__(self, source: SampleSource, rows: RowRange):
+        self._source, self._rows = source, rows
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        local = self._rows.stop - self._rows.start
+        batch, row = divmod(index, local)
+        return self._source[batch * self._rows.batch_size + self._rows.start + row]
+
+
+def batches(
+    source: SampleSource, rows: RowRange, *, first: int, config: InputConfig
+) -> Iterator[dict[str, Any]]:
+    """This process's part of global batches first, first + 1, …, without end.
+
+    Args:
+        source: samples by position.
+        rows: this process's rows of a global batch.
+        first: number of the first batch.
+        config: workers, read threads and prefetch.
+    """
+    _mark_flags_parsed()
+    local = rows.stop - rows.start
+    dataset = grain.MapDataset.source(_BatchRows(source, rows))[first * local :].batch(local)
+    reading = grain.ReadOptions(
+        num_threads=config.read_threads, prefetch_buffer_size=max(config.read_threads, 1)
+    )
+    stream = dataset.to_iter_dataset(reading)
+    if config.workers:
+        options = grain.MultiprocessingOptions(
+            num_workers=config.workers, per_worker_buffer_size=config.prefetch
+        )
+        stream = stream.mp_prefetch(options)
+    return iter(stream)
+
+
+def record_rows(batch: Mapping[str, Any], wanted: np.ndarray) -> list[str]:
+    """`store/shard/row` names of the marked rows of a batch, for ledgers and logs."""
+    return ["/".join(map(str, ids)) for ids in np.asarray(batch["record_id"])[wanted]]
+
+
+def _mark_flags_parsed() -> None:
+    """Grain 0.2.18 reads an absl flag, which fails outside absl.app (notebooks, tests)."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config to a system: the one place where the parts meet."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from input_pipeline.loader import InputConfig, RowRange, StoreConfig, batches, open_stream
+from input_pipeline.records import SampleSource, sample_shapes
+from input_pipeline.tokenizer import Tokenizer
+from mtv_jax.core import config as cfg
+from mtv_jax.core.errors import UserError
+from mtv_jax.core.fields import Field
+from mtv_jax.core.passes import ImageView, TextView, View
+from mtv_jax.dist.mesh import MeshConfig, batch_sharding, local_rows, make_mesh, put_batch
+from mtv_jax.evaluators.base import EvalContext, Evaluator
+from mtv_jax.models.encoder import Encoder
+from mtv_jax.objectives.base import LossOut, Objective
+from mtv_jax.training.checkpoint import CheckpointConfig
+from mtv_jax.training.ema import EmaConfig
+from mtv_jax.training.model import Model, Weights
+from mtv_jax.training.optim import OptimConfig, Optimizer
+from mtv_jax.training.state import StateFactory, TrainState
+from mtv_jax.training.step import make_train_step
+from mtv_jax.views.batch import BatchSpec
+
+Section = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """What is written while a run goes.
+
+    Attributes:
+        every: steps between lines.
+        nonfinite: "skip" leaves a step without effect, "stop" ends the run at the first.
+        max_skips: with "skip", how many steps in a row may be skipped.
+    """
+
+    every: int = 50
+    nonfinite: Literal["skip", "stop"] = "skip"
+    max_skips: int = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The top level of a config; sections are checked by their own receivers."""
+
+    seed: int
+    batch_size: int
+    total_steps: int
+    model: Section
+    views: Section
+    objectives: Section
+    input: Section
+    micro_batches: int = 1
+    optim: Section = dataclasses.field(default_factory=dict)
+    ema: Section = dataclasses.field(default_factory=dict)
+    mesh: Section = dataclasses.field(default_factory=dict)
+    checkpoint: Section = dataclasses.field(default_factory=dict)
+    log: Section = dataclasses.field(default_factory=dict)
+    evals: Section = dataclasses.field(default_factory=dict)
+    watchdog_seconds: int = 1800
+
+
+class System:
+    """Everything a run needs, built from one config.
+
+    Args:
+        config: plain values (`core.config.plain`).
+        trusted: package roots whose classes a config may name besides our own.
+        devices: devices of the mesh; all by default.
+
+    Raises:
+        UserError: anything in the config that cannot be.
+    """
+
+    def __init__(self, config: Section, *, trusted: tuple[str, ...] = (), devices: Any = None):
+        self.config = config
+        self.run = cfg.build(RunConfig, config, "config")
+        self.input = cfg.build(InputConfig, self.run.input, "input")
+        self.log = cfg.build(LogConfig, self.run.log, "log")
+        self.checkpoint = cfg.build(CheckpointConfig, self.run.checkpoint, "checkpoint")
+        self.ema = cfg.build(EmaConfig, self.run.ema, "ema")
+        self.mesh: Mesh = make_mesh(cfg.build(MeshConfig, self.run.mesh, "mesh"), devices)
+        self._trusted = trusted
+
+        encoder = cfg.build(Encoder, self.run.model, "model")
+        objectives = tuple(self._named("objectives", self.run.objectives))
+        self.fields = _union_of_fields(objectives)
+        views: tuple[View, ...] = tuple(self._named("views", self.run.views))
+        self.model = Model(
+            encoder=encoder,
+            objectives=objectives,
+            spec=BatchSpec(views=views, fields=self.fields, patch_size=encoder.patch_size),
+            seed=self.run.seed,
+            total_steps=self.run.total_steps,
+        )
+        self.optimizer = Optimizer(
+            cfg.build(OptimConfig, self.run.optim, "optim"), self.run.total_steps
+        )
+        self.frozen: PyTree = {}
+        self.factory = StateFactory(
+            model=self.model, optimizer=self.optimizer, ema=self.ema, frozen=self.frozen
+        )
+        self._check()
+
+    def _named(self, section: str, specs: Section) -> Iterator[Any]:
+        for name, spec in specs.items():
+            where = f"{section}.{name}"
+            yield cfg.resolve(spec, where, trusted=self._trusted, name=name)
+
+    def _check(self) -> None:
+        """What only shows when the parts are together."""
+        known = {view.name for view in self.model.spec.views}
+        for view in self.model.spec.views:
+            if isinstance(view, ImageView) and view.size % self.model.encoder.patch_size:
+                raise UserError(
+                    f"views.{view.name}.size {view.size} is not a multiple of the patch size "
+                    f"{self.model.encoder.patch_size}"
+                )
+            if isinstance(view, TextView) and view.pooling_slot >= self.model.encoder.text_length:
+                raise UserError(
+                    f"views.{view.name}.pooling_slot {view.pooling_slot} is beyond the text "
+                    f"tower's {self.model.encoder.text_length} positions"
+                )
+        derived = {r.view for r in self.model.plan if "/" in r.view}  # "objective/entry"
+        for request in self.model.plan:
+            if request.view not in known | derived:
+                raise UserError(
+                    f"a pass reads the view {request.view!r}, which the config does not define; "
+                    f"add views.{request.view}"
+                )
+        per_device = self.run.batch_size // self.mesh.size
+        local_rows(self.mesh, self.run.batch_size)
+        if per_device % self.run.micro_batches:
+            raise UserError(
+                f"micro_batches {self.run.micro_batches} does not divide the {per_device} samples "
+                f"per device (batch_size {self.run.batch_size} over {self.mesh.size} devices)"
+            )
+        for objective in self.model.objectives:
+            if (per_device // self.run.micro_batches) % objective.group():
+                raise UserError(
+                    f"objective {objective.name} works on groups of {objective.group()}, which do "
+                    f"not divide the {per_device // self.run.micro_batches} samples of a "
+                    "micro-batch on a device"
+                )
+
+    @property
+    def canvas(self) -> int:
+        """Side of the host's canvas in pixels."""
+        sizes = [v.size for v in self.model.spec.views if isinstance(v, ImageView)]
+        return self.input.canvas or 2 * max(sizes, default=self.model.encoder.image_size)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The captions' tokenizer.
+
+        Raises:
+            UserError: no model, or one with more ids than the text tower.
+        """
+        tokenizer = Tokenizer(self.input.tokenizer, self.input.text_length)
+        vocab = self.model.encoder.vocab_size
+        if tokenizer.vocab_size > vocab:
+            raise UserError(
+                f"wrong tokenizer: {self.input.tokenizer} has {tokenizer.vocab_size} ids, the text "
+                f"tower {vocab}; set --config.model.vocab_size={tokenizer.vocab_size} or give the "
+                "tokenizer the model was made for"
+            )
+        return tokenizer
+
+    @functools.cached_property
+    def abstract_batch(self) -> dict[str, Any]:
+        """Shapes of a global batch, sharded, without reading any data."""
+        sharding = batch_sharding(self.mesh)
+        shapes = sample_shapes(self.fields, canvas=self.canvas, text_length=self.input.text_length)
+
+        def struct(entry: tuple[tuple[int, ...], Any]) -> jax.ShapeDtypeStruct:
+            shape = (self.run.batch_size, *entry[0])
+            return jax.ShapeDtypeStruct(shape, entry[1], sharding=sharding)
+
+        return jax.tree.map(struct, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+    @functools.cached_property
+    def abstract_state(self) -> TrainState:
+        """Shapes and shardings of the train state."""
+        with jax.set_mesh(self.mesh):
+            return self.factory.abstract(self.mesh, self.abstract_batch)
+
+    @functools.cached_property
+    def train_step(self) -> Any:
+        """The compiled-on-first-use step; its first argument is donated."""
+        step = make_train_step(
+            self.model, self.optimizer, self.ema, micro_batches=self.run.micro_batches
+        )
+        shardings = jax.tree.map(lambda a: a.sharding, self.abstract_state)
+        return jax.jit(step, out_shardings=(shardings, None), donate_argnums=0)
+
+    def init_state(self) -> TrainState:
+        """A fresh state, sharded."""
+        with jax.set_mesh(self.mesh):
+            return self.factory.create(self.run.seed, self.abstract_batch, self.abstract_state)
+
+    def batches(self, first: int, stores: Section | None = None) -> Iterator[dict[str, Any]]:
+        """This process's rows of global batches first, first + 1, …, as numpy.
+
+        Args:
+            first: number of the first batch.
+            stores: instead of the config's `input.stores`.
+        """
+        streams = tuple(
+            open_stream(name, cfg.build(StoreConfig, spec, f"input.stores.{name}"), self.fields)
+            for name, spec in (stores or self.input.stores).items()
+        )
+        if not streams:
+            raise UserError("input.stores is empty; give --config.input.stores.<name>.path=STORE")
+        rows = local_rows(self.mesh, self.run.batch_size)
+        source = SampleSource(streams, self.fields, self.canvas, self.tokenizer, self.run.seed)
+        window = RowRange(batch_size=self.run.batch_size, start=rows.start, stop=rows.stop)
+        return batches(source, window, first=first, config=self.input)
+
+    def put(self, local: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process's rows as part of the global batch on the mesh."""
+        return put_batch(self.mesh, self.run.batch_size, local)
+
+    def heldout_losses(
+        self, state: TrainState, path: str, count: int
+    ) -> Iterator[Mapping[str, LossOut]]:
+        """Losses of `state` on the first `count` batches of another store."""
+        stores = {"heldout": {"path": path}}
+        for _, local in zip(range(count), self.batches(0, stores), strict=False):
+            with jax.set_mesh(self.mesh):
+                yield self._losses(state, self.put(local))
+
+    @functools.cached_property
+    def _losses(self) -> Any:
+        def losses(state: TrainState, batch: Mapping[str, Any]) -> dict[str, LossOut]:
+            weights = Weights(params=state.params, ema=state.ema, frozen=self.frozen)
+            return self.model.losses(
+                weights, state.slots, batch, state.step, micro_batches=self.run.micro_batches
+            )
+
+        return jax.jit(losses)
+
+    def eval_context(self, state: TrainState, poll: Callable[[], None]) -> EvalContext:
+        """A live state under evaluation."""
+        return EvalContext(
+            self.model.encoder,
+            state.params["backbone"],
+            self.tokenizer,
+            self.mesh,
+            losses=functools.partial(self.heldout_losses, state),
+            poll=poll,
+        )
+
+    @functools.cached_property
+    def evaluators(self) -> tuple[Evaluator, ...]:
+        """The config's evaluators."""
+        return tuple(self._named("evals", self.run.evals))
+
+
+def _union_of_fields(objectives: tuple[Objective, ...]) -> tuple[Field, ...]:
+    fields: dict[str, Field] = {}
+    for objective in objectives:
+        for field in objective.fields():
+            if fields.setdefault(field.name, field) != field:
+                raise UserError(f"objective {objective.name} redefines the column {field.name!r}")
+    if not fields:
+        raise UserError("the config has no objectives; add one under objectives")
+    return tuple(fields.values())

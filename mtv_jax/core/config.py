@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config file to checked objects: build, resolve, fingerprint, diff.
+
+A config is an ml_collections tree of JSON-able values. Defaults live on the frozen dataclass that
+receives a section, never here; a key the receiver does not know is an error that names its nearest
+neighbour. Objects are named `"package.module:Class"` plus keyword arguments: no registries.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from mtv_jax.core.errors import UserError, closest
+
+T = TypeVar("T")
+
+TRUSTED_ROOTS = ("mtv_jax", "input_pipeline", "tools")
+
+# Fields that may change between two launches of one run: they move it to other hardware, paths or
+# logging without changing what is computed. All others are semantic.
+OPERATIONAL = re.compile(
+    r"^(mesh|log|checkpoint|evals|profile|watchdog_seconds|micro_batches)(\.|$)"
+    r"|^input\.(workers|read_threads|prefetch|tokenizer)$|^input\.stores\.[^.]+\.path$"
+    r"|^model\.(remat|scan_unroll|attn_impl)$|^objectives\.[^.]+\.chunk$"
+)
+
+
+def plain(config: Any) -> Any:
+    """The config as dicts, lists and scalars, as JSON would hold it."""
+    if hasattr(config, "to_dict"):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {str(k): plain(v) for k, v in config.items()}
+    if isinstance(config, list | tuple):
+        return [plain(v) for v in config]
+    return config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested config as {"optim.lr": 1e-3, …}; empty mappings keep their key."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, path + "."))
+        else:
+            flat[path] = value
+    return flat
+
+
+def semantic(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flattened fields that define what is computed."""
+    return {k: v for k, v in flatten(config).items() if not OPERATIONAL.search(k)}
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits over the semantic fields."""
+    text = json.dumps(semantic(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines `key: old -> new` of two flattened configs."""
+    absent = "(absent)"
+    return [
+        f"{key}: {old.get(key, absent)!r} -> {new.get(key, absent)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key, absent) != new.get(key, absent)
+    ]
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """An instance of the frozen dataclass `cls`, its keys and types checked.
+
+    Args:
+        cls: the receiving dataclass.
+        values: keyword arguments; lists become tuples where the field is a tuple.
+        where: the config path, for messages.
+
+    Raises:
+        UserError: an unknown or missing key, or a value of another type.
+    """
+    known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in known:
+            raise UserError(f"config has no field {where}.{key}{closest(key, known)}")
+    for name, field in known.items():
+        required = field.default is dataclasses.MISSING
+        if required and field.default_factory is dataclasses.MISSING and name not in values:
+            raise UserError(f"config lacks {where}.{name}; set --config.{where}.{name}=…")
+    converted = {k: _convert(v, hints[k], f"{where}.{k}") for k, v in values.items()}
+    return cls(**converted)
+
+
+def resolve(
+    spec: Mapping[str, Any], where: str, *, trusted: Iterable[str] = TRUSTED_ROOTS, **extra: Any
+) -> Any:
+    """The object a spec names: `{"type": "package.module:Class", **kwargs}`.
+
+    Raises:
+        UserError: no type, an untrusted package, an unknown module or class, or bad kwargs.
+    """
+    values = dict(spec)
+    target = values.pop("type", None)
+    if not isinstance(target, str) or ":" not in target:
+        raise UserError(f'{where}.type must be "package.module:Class", not {target!r}')
+    module_name, _, class_name = target.partition(":")
+    if module_name.split(".")[0] not in (*TRUSTED_ROOTS, *trusted):
+        raise UserError(
+            f"{where}.type names the package {module_name.split('.')[0]!r}, which is not trusted; "
+            f"pass --trust_root={module_name.split('.')[0]} if you mean to run its code"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{where}.type: {error}") from error
+    cls = getattr(module, class_name, None)
+    if cls is None:
+        classes = [n for n, v in vars(module).items() if isinstance(v, type)]
+        raise UserError(
+            f"{where}.type: {module_name} has no class {class_name!r}{closest(class_name, classes)}"
+        )
+    return build(cls, {**values, **extra}, where)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type, or a `UserError`."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(hint):
+            try:
+                return _convert(value, option, where)
+            except UserError:
+                continue
+    elif origin is tuple and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)
+        repeated = len(inner) == 2 and inner[1] is Ellipsis
+        if repeated or len(inner) == len(value):
+            hints = (inner[0],) * len(value) if repeated else inner
+            return tuple(_convert(v, h, where) for v, h in zip(value, hints, strict=True))
+    elif origin is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
+        options = map(str, typing.get_args(hint))
+        raise UserError(
+            f"{where} = {value!r} is not one of its values{closest(str(value), options)}"
+        )
+    elif (
+        origin is not None
+        or not isinstance(hint, type)
+        or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool)))
+    ):
+        return value
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(hint, value, where)
+    raise UserError(f"{where} = {value!r} should be {getattr(hint, '__name__', hint)}")

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every objective's own loss on images it was not trained on, at the training batch size."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+from mtv_jax.evaluators.base import EvalContext, Evaluator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldoutLoss(Evaluator):
+    """Mean losses over the first batches of a store.
+
+    Attributes:
+        store: path of the store.
+        batches: batches averaged.
+    """
+
+    store: str
+    batches: int = 4
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.store,)
+
+    def unavailable(self, ctx: EvalContext) -> str:
+        return "" if ctx.losses else "an exported model has no objectives"
+
+    def run(self, ctx: EvalContext) -> dict[str, float]:
+        assert ctx.losses is not None
+        sums: dict[str, list[float]] = {}
+        for losses in itertools.islice(ctx.losses(self.store, self.batches), self.batches):
+            ctx.poll()
+            for name, out in losses.items():
+                sums.setdefault(name, []).append(float(out.loss))
+        return {name: float(np.mean(values)) for name, values in sums.items()}
+
+
+def bias_only_floor(batch_size: int) -> float:
+    """The sigmoid loss that a learned bias alone reaches: about ln B + 1."""
+    share = 1.0 / batch_size
+    return -math.log(share) - (batch_size - 1) * math.log1p(-share)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image-text retrieval by cosine on a gallery of distinct captions (mtv spec section 10)."""
+
+import dataclasses
+
+import numpy as np
+
+from input_pipeline.tokenizer import canonicalize
+from mtv_jax.core.errors import UserError
+from mtv_jax.evaluators.base import EvalContext, Evaluator, store_column
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retrieval(Evaluator):
+    """R@1, R@5 and R@10, text to image and image to text.
+
+    Attributes:
+        store: path of the store.
+        gallery: images with pairwise distinct captions, first come first; 0 for all there are.
+    """
+
+    store: str
+    gallery: int = 0
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.store,)
+
+    def run(self, ctx: EvalContext) -> dict[str, float]:
+        rows, captions = self._distinct()
+        images = ctx.image_features(self.store)[rows]
+        scores = images @ ctx.text_features(captions).T
+        numbers: dict[str, float] = {"gallery": float(len(rows))}
+        for direction, matrix in (("i2t", scores), ("t2i", scores.T)):
+            rank = own_ranks(matrix)
+            for k in (1, 5, 10):
+                numbers[f"{direction}_r{k}"] = float((rank < k).mean())
+                numbers[f"{direction}_r{k}/chance"] = min(k / len(rows), 1.0)
+        return numbers
+
+    def _distinct(self) -> tuple[list[int], list[str]]:
+        rows: list[int] = []
+        captions: dict[str, None] = {}
+        for row, value in enumerate(store_column(self.store, "caption")):
+            text = canonicalize(value[0].decode()) if value else ""
+            if text and text not in captions:
+                rows.append(row)
+                captions[text] = None
+            if len(rows) == self.gallery:
+                break
+        if self.gallery and len(rows) < self.gallery:
+            raise UserError(
+                f"the store {self.store} has {len(rows)} distinct captions, fewer than the "
+                f"gallery of {self.gallery}; make the store larger or the gallery smaller"
+            )
+        return rows, list(captions)
+
+
+def own_ranks(scores: np.ndarray) -> np.ndarray:
+    """Per row: how many other columns score at least as high as the row's own (ties count)."""
+    own = np.diagonal(scores)[:, None]
+    return (scores >= own).sum(axis=1) - 1

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Zero-shot classification: the class whose prompts an image is nearest to (mtv spec section 10).
+
+Class vectors are means of unit prompt vectors, renormalised; ties go to the lower class.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from mtv_jax.core.errors import UserError
+from mtv_jax.evaluators.base import EvalContext, Evaluator, open_store, store_column
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ZeroShot(Evaluator):
+    """Top-1 and top-5 accuracy over a store with class labels.
+
+    Attributes:
+        store: path of the store; its manifest names the classes.
+        prompts: templates with one `{}`.
+        limit: images used; 0 for all.
+    """
+
+    store: str
+    prompts: tuple[str, ...] = ("a photo of a {}", "a {}", "{}")
+    limit: int = 0
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.store,)
+
+    def run(self, ctx: EvalContext) -> dict[str, float]:
+        names = self._class_names()
+        labels = np.asarray([v[0] for v in store_column(self.store, "class_id", self.limit)])
+        images = ctx.image_features(self.store, self.limit)
+        texts = ctx.text_features([p.format(name) for name in names for p in self.prompts])
+        classes = texts.reshape(len(names), len(self.prompts), -1).mean(axis=1)
+        classes /= np.linalg.norm(classes, axis=-1, keepdims=True)
+        ranked = np.argsort(-(images @ classes.T), axis=1, kind="stable")
+        hits = ranked == labels[:, None]
+        chance = 1.0 / len(names)
+        return {
+            "top1": float(hits[:, 0].mean()),
+            "top1/chance": chance,
+            "top5": float(hits[:, :5].any(axis=1).mean()),
+            "top5/chance": min(5 * chance, 1.0),
+            "classes": float(len(names)),
+            "images": float(len(labels)),
+        }
+
+    def _class_names(self) -> list[str]:
+        classes = open_store(self.store).provenance.get("classes")
+        if not classes:
+            raise UserError(
+                f"the store {self.store} names no classes in its manifest (provenance.classes); "
+                "zero-shot classification needs a labelled store"
+            )
+        return [c["name"] if isinstance(c, dict) else c for c in classes]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sigmoid image-text contrast (SigLIP; MTV eq. 1, mtv spec section 3).
+
+    L = 1/B Σ_i [ softplus(-l_ii) + Σ_{j≠i} softplus(l_ij) ],   l_ij = exp(τ') ⟨v_i, t_j⟩ + β
+
+Deviations from MTV as printed: the bias is added to the logit, τ' is a log scale, both vectors
+are L2-normalised, and the sum is a mean over images. A sample without image or caption leaves the
+loss as a row and as a column.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mtv_jax.core.fields import CAPTION, IMAGE, Field
+from mtv_jax.core.masking import masked_mean
+from mtv_jax.core.passes import Pass, Plan, Wants
+from mtv_jax.dist.collectives import pairwise_rows
+from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
+
+
+class SigmoidLogits(nn.Module):
+    """The learned log scale and bias of a sigmoid loss."""
+
+    init_scale: float
+    init_bias: float
+
+    @nn.compact
+    def __call__(self) -> dict[str, Float[Array, ""]]:
+        """Scalars "logit_scale" (log space) and "logit_bias"."""
+        scale, bias = nn.initializers.constant(math.log(self.init_scale)), self.init_bias
+        return {
+            "logit_scale": self.param("logit_scale", scale, ()),
+            "logit_bias": self.param("logit_bias", nn.initializers.constant(bias), ()),
+        }
+
+
+def normalize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """x / (‖x‖ + 1e-8) in float32, with a finite gradient at zero."""
+    x = x.astype(jnp.float32)
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    norm = jnp.sqrt(jnp.where(squared > 0, squared, 1.0)) * (squared > 0)
+    return x / (norm + 1e-8)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SigmoidVL(Objective):
+    """Image-text contrast over the global batch.
+
+    Attributes:
+        image_view: the view that meets the caption.
+        text_view: the caption view.
+        init_scale: exp(τ') at the start.
+        init_bias: β at the start.
+        chunk: rows of the logit matrix at a time on a device; memory is chunk × B.
+    """
+
+    image_view: str = "global"
+    text_view: str = "caption"
+    init_scale: float = 10.0
+    init_bias: float = -10.0
+    chunk: int = 512
+
+    @property
+    def image_pass(self) -> Pass:
+        return Pass(tower="image", view=self.image_view)
+
+    @property
+    def text_pass(self) -> Pass:
+        return Pass(tower="text", view=self.text_view)
+
+    def fields(self) -> tuple[Field, ...]:
+        return (IMAGE, CAPTION)
+
+    def passes(self) -> Plan:
+        return {self.image_pass: Wants(pooled=True), self.text_pass: Wants(pooled=True)}
+
+    def heads(self) -> Mapping[str, nn.Module]:
+        return {"vl_logits": SigmoidLogits(self.init_scale, self.init_bias)}
+
+    def project(self, ctx: Context) -> Outputs:
+        valid = ctx.batch.valid["image"] & ctx.batch.valid["caption"]
+        image, text = ctx.of(self.image_pass).pooled, ctx.of(self.text_pass).pooled
+        return Outputs(rows={"image": normalize(image), "text": normalize(text), "valid": valid})
+
+    def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
+        logits = ctx.student["vl_logits"]()
+        values = sigmoid_rows(**outputs.rows, **logits, chunk=self.chunk)
+        valid = outputs.rows["valid"]
+        metrics = {
+            "accuracy": masked_mean(values["hit"], valid),
+            "logit_scale": jnp.exp(logits["logit_scale"]),
+            "logit_bias": logits["logit_bias"],
+            "valid_share": jnp.mean(valid.astype(jnp.float32)),
+        }
+        return LossOut(loss=masked_mean(values["loss"], valid), metrics=metrics)
+
+
+def sigmoid_rows(
+    *,
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    valid: Bool[Array, " b"],
+    logit_scale: Float[Array, ""],
+    logit_bias: Float[Array, ""],
+    chunk: int,
+) -> dict[str, Float[Array, " b"]]:
+    """Per image: its sum of pair losses, and whether its own text scores highest.
+
+    Invalid columns are dropped; invalid rows return finite values for the caller to mask.
+    """
+    index = jnp.arange(image.shape[0])
+    rows = {"image": image, "index": index}
+    columns = {"text": text, "valid": valid, "index": index}
+    scalars = {"scale": logit_scale, "bias": logit_bias}
+    return pairwise_rows(_pair_terms, rows, columns, scalars, chunk=chunk)
+
+
+def _pair_terms(rows: Any, columns: Any, scalars: Any) -> dict[str, Float[Array, " c"]]:
+    cosine = jnp.einsum("cd,bd->cb", rows["image"], columns["text"], precision="highest")
+    logits = jnp.exp(scalars["scale"]) * cosine + scalars["bias"]
+    own = rows["index"][:, None] == columns["index"]
+    losses = jnp.where(columns["valid"], jax.nn.softplus(jnp.where(own, -logits, logits)), 0.0)
+    others = jnp.where(columns["valid"] & ~own, logits, -jnp.inf).max(axis=-1)
+    hit = jnp.where(own, logits, -jnp.inf).max(axis=-1) > others
+    return {"loss": losses.sum(axis=-1), "hit": hit.astype(jnp.float32)}

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains: `python -m mtv_jax.train --config configs/quickstart.py --workdir runs/quickstart`.
+
+The same command resumes a run that was stopped, and says so when there is nothing left to do.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from mtv_jax import cli
+from mtv_jax.core.errors import UserError
+
+if TYPE_CHECKING:  # jax takes seconds to import: not before the flags are known to be good
+    from mtv_jax.assemble import System
+    from mtv_jax.training.state import TrainState
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,…]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; made when absent.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build everything, print the plan, read no data.")
+_PROFILE = flags.DEFINE_string("profile", "", "Steps to trace into tb/, as FIRST:LAST.")
+_ALLOW = flags.DEFINE_bool(
+    "allow_changed_config", False, "Continue a run although its config means something else now."
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
+    del argv
+    from mtv_jax.core.config import fingerprint, plain
+
+    if _CONFIG.value is None:
+        raise UserError("--config is missing; start with --config configs/quickstart.py")
+    config = plain(_CONFIG.value)
+    from mtv_jax.assemble import System
+    from mtv_jax.dist import runtime
+
+    if not _DRY_RUN.value:
+        print(runtime.initialize(), flush=True)
+    system = System(config, trusted=tuple(cli.TRUST_ROOT.value))
+    print(f"config {fingerprint(config)}", flush=True)
+    if _DRY_RUN.value:
+        return _dry_run(system)
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing; it is where checkpoints and metrics go")
+    return train(system, pathlib.Path(_WORKDIR.value))
+
+
+def train(system: "System", workdir: pathlib.Path) -> int:
+    """Trains, or goes on where the run directory stands; 0 when the run is complete."""
+    import jax
+
+    from mtv_jax.evaluators.base import open_store
+    from mtv_jax.training import plan, rundir
+    from mtv_jax.training.checkpoint import Checkpointer
+
+    for evaluator in system.evaluators:
+        for path in evaluator.needs():
+            open_store(path)
+    rundir.open_rundir(workdir, system.config, allow_changed=_ALLOW.value)
+    cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
+    plan.write(system.model, system.abstract_state, workdir)
+    saver = Checkpointer(workdir, system.checkpoint)
+    if saver.latest is None:
+        batches = system.batches(0)
+        next_state: Callable[[], TrainState] = system.init_state
+    else:
+        print(f"resuming {workdir} from step {saver.latest}", flush=True)
+        batches = system.batches(saver.latest)
+        next_state = functools.partial(saver.restore, system.abstract_state)
+    try:
+        complete = _loop(system, workdir).run(next_state(), batches, saver)
+    finally:
+        saver.close()
+    if not complete:
+        print("stopped by a signal; the same command goes on from here", flush=True)
+        return 0
+    (workdir / "DONE").touch()
+    print(f"DONE {workdir}", flush=True)
+    return 0
+
+
+def _loop(system: "System", workdir: pathlib.Path) -> Any:
+    from mtv_jax.training.loop import Loop
+
+    return Loop(
+        workdir=workdir,
+        mesh=system.mesh,
+        step=system.train_step,
+        frozen=system.frozen,
+        put=system.put,
+        total_steps=system.run.total_steps,
+        checkpoint_every=system.checkpoint.every,
+        log_every=system.log.every,
+        nonfinite=system.log.nonfinite,
+        max_skips=system.log.max_skips,
+        watchdog_seconds=system.run.watchdog_seconds,
+        evaluate=functools.partial(_evaluate, system, workdir),
+        profile=_profile_steps(),
+    )
+
+
+def _evaluate(
+    system: "System",
+    workdir: pathlib.Path,
+    state: "TrainState",
+    step: int,
+    poll: Callable[[], None],
+) -> None:
+    """Runs the evaluators that are due at this step."""
+    import jax
+
+    from mtv_jax.evaluators.suite import run_suite, with_chance, write_json
+
+    last = step == system.run.total_steps
+    due = [e for e in system.evaluators if last or (e.every and step % e.every == 0)]
+    if not due:
+        return
+    results = run_suite(due, system.eval_context(state, poll))
+    if jax.process_index() == 0:
+        table = with_chance(results)
+        write_json(workdir / "evals" / f"{step:08d}.json", table)
+        for key, entry in table.items():
+            print(f"  {key} {entry['value']:.4f}", flush=True)
+
+
+def _dry_run(system: "System") -> int:
+    import jax
+
+    from mtv_jax.training import plan
+
+    with jax.set_mesh(system.mesh):
+        state, metrics = jax.eval_shape(
+            system.train_step, system.abstract_state, system.frozen, system.abstract_batch
+        )
+    del state
+    print(plan.describe(system.model))
+    print("metrics " + " ".join(sorted(metrics)))
+    print(plan.parameter_table(system.abstract_state.params))
+    return 0
+
+
+def _profile_steps() -> range | None:
+    if not _PROFILE.value:
+        return None
+    first, _, last = _PROFILE.value.partition(":")
+    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise UserError(f"--profile={_PROFILE.value} should be FIRST:LAST, such as 10:13")
+    return range(int(first), int(last))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Orbax checkpoints: state and stream position as one unit, restored onto any topology."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from orbax.checkpoint import v1 as ocp
+
+from mtv_jax.core.errors import UserError
+from mtv_jax.training.state import TrainState
+
+_STATE = "state"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save and what to keep.
+
+    Attributes:
+        every: steps between saves.
+        keep: newest checkpoints kept.
+        keep_every: besides, every checkpoint at a multiple of this; 0 for none.
+    """
+
+    every: int = 1000
+    keep: int = 2
+    keep_every: int = 0
+
+
+class Checkpointer:
+    """Asynchronous saves under `<workdir>/ckpt/<step>`; only committed steps are ever listed."""
+
+    def __init__(self, workdir: pathlib.Path, config: CheckpointConfig):
+        policies = ocp.training.preservation_policies
+        kept = [policies.LatestN(config.keep)]
+        if config.keep_every:
+            kept.append(policies.EveryNSteps(config.keep_every))
+        self._pending: Any = None
+        self._checkpointer = ocp.training.Checkpointer(
+            checkpoint_root(workdir),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """The newest committed step."""
+        newest = self._checkpointer.latest
+        return None if newest is None else newest.step
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts saving; waits for the save before it, and raises what that one met."""
+        self.wait()
+        if self.latest == step:
+            return
+        self._pending = self._checkpointer.save_checkpointables_async(step, {_STATE: vars(state)})
+
+    def wait(self) -> None:
+        """Returns when the last save is committed."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def restore(self, abstract: TrainState) -> TrainState:
+        """The newest state, on the shardings of `abstract`.
+
+        Raises:
+            UserError: the checkpoint is of another model.
+        """
+        saved = array_metadata(self._checkpointer.directory, self.latest)
+        wanted = jax.tree.map(lambda a: (tuple(a.shape), str(a.dtype)), vars(abstract))
+        _refuse_mismatch(_by_path(saved), _by_path(wanted))
+        loaded = self._checkpointer.load_checkpointables(self.latest, {_STATE: vars(abstract)})
+        return TrainState(**loaded[_STATE])
+
+    def close(self) -> None:
+        """Waits for the last save and frees the threads."""
+        self.wait()
+        self._checkpointer.close()
+
+
+def checkpoint_root(workdir: pathlib.Path) -> pathlib.Path:
+    """Where a run's checkpoints lie; absolute, as Orbax wants it."""
+    return workdir.resolve() / "ckpt"
+
+
+def steps_in(workdir: pathlib.Path) -> list[int]:
+    """Committed checkpoint steps of a run, ascending."""
+    root = checkpoint_root(workdir)
+    return sorted(int(p.name) for p in root.glob("*") if p.name.isdigit() and p.is_dir())
+
+
+def array_metadata(root: Any, step: int | None) -> PyTree:
+    """(shape, dtype) of every array of a checkpoint, read without the model's code."""
+    path = pathlib.Path(root) / str(step)
+    tree = ocp.metadata(path, checkpointable_name=_STATE).metadata
+    return jax.tree.map(lambda m: (tuple(m.shape), str(m.dtype)), tree, is_leaf=_is_array_metadata)
+
+
+def load_numpy(workdir: pathlib.Path, step: int, names: tuple[str, ...]) -> dict[str, PyTree]:
+    """Top-level subtrees of a checkpoint as numpy, on one CPU, whatever saved it.
+
+    Raises:
+        UserError: no such checkpoint, or it lacks a subtree.
+    """
+    path = checkpoint_root(workdir) / str(step)
+    if step not in steps_in(workdir):
+        known = ", ".join(map(str, steps_in(workdir))) or "none"
+        raise UserError(f"{workdir} has no checkpoint of step {step} (it has: {known})")
+    tree = ocp.metadata(path, checkpointable_name=_STATE).metadata
+    target = {
+        name: jax.tree.map(lambda _: np.empty(0), tree[name], is_leaf=_is_array_metadata)
+        for name in names
+        if name in tree
+    }
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        loaded = ocp.load(path, target, checkpointable_name=_STATE)
+    for name in names:
+        leaves = jax.tree.leaves(loaded.get(name, {}))
+        if name not in tree or not all(isinstance(leaf, np.ndarray) for leaf in leaves):
+            raise UserError(f"checkpoint {path} has no complete {name!r}; was it cut short?")
+    return loaded
+
+
+def _is_array_metadata(node: Any) -> bool:
+    return hasattr(node, "shape") and hasattr(node, "dtype")
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, tuple))
+    return {_normalised(jax.tree_util.keystr(path)): leaf for path, leaf in leaves}
+
+
+def _normalised(path: str) -> str:
+    """NamedTuple fields read back as dict keys: `.mu` and `['mu']` are the same place."""
+    return path.replace("['", ".").replace("']", "").replace("[", ".").replace("]", "")
+
+
+def _refuse_mismatch(saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    params = [p for p in sorted({*saved, *wanted}) if p.startswith(".params")]
+    wrong = [p for p in params if saved.get(p) != wanted.get(p)]
+    if wrong:
+        path = wrong[0]
+        raise UserError(
+            f"the checkpoint is of another model: {len(wrong)} parameters differ, first "
+            f"{path.removeprefix('.')} saved as {saved.get(path, 'absent')}, wanted "
+            f"{wanted.get(path, 'absent')}; use the run's own config or another --workdir"
+        )

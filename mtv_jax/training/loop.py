@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: batches in, metrics, checkpoints and evaluations out."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from input_pipeline.loader import record_rows
+from mtv_jax.core.errors import UserError
+from mtv_jax.core.position import join_position
+from mtv_jax.dist.runtime import Preemption, Watchdog
+from mtv_jax.training.checkpoint import Checkpointer
+from mtv_jax.training.metrics import (
+    Chronometer,
+    MetricWriter,
+    ProgressLine,
+    mean_of,
+    truncate_after,
+)
+from mtv_jax.training.state import TrainState
+from mtv_jax.training.step import TrainStep
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loop:
+    """What the loop is given; it builds nothing itself.
+
+    Attributes:
+        workdir: the run directory.
+        mesh: under which the step runs.
+        step: `(state, frozen, batch) -> (state, metrics)`, jitted.
+        frozen: trees the step reads and never changes.
+        put: this process's rows to the global batch.
+        total_steps: where the run ends.
+        checkpoint_every: steps between saves.
+        log_every: steps between lines.
+        nonfinite: "skip" or "stop".
+        max_skips: skipped steps in a row that end the run.
+        watchdog_seconds: silence after which the process ends itself; 0: never.
+        evaluate: called after steps at which evaluations are due.
+        profile: (first, last) steps to trace into `tb/`, or None.
+    """
+
+    workdir: pathlib.Path
+    mesh: Mesh
+    step: TrainStep
+    frozen: PyTree
+    put: Callable[[Mapping[str, np.ndarray]], dict[str, jax.Array]]
+    total_steps: int
+    checkpoint_every: int
+    log_every: int
+    nonfinite: str
+    max_skips: int
+    watchdog_seconds: int
+    evaluate: Callable[[TrainState, int, Callable[[], None]], None]
+    profile: range | None = None
+
+    def run(
+        self, state: TrainState, batches: Iterator[Mapping[str, Any]], saver: Checkpointer
+    ) -> bool:
+        """Trains to the end; False when a preemption stopped it (saved, to be resumed)."""
+        first = int(state.step)
+        preemption, watchdog = Preemption(), Watchdog(self.watchdog_seconds)
+        reporter = _Reporter(self, first)
+        in_flight: collections.deque[jax.Array] = collections.deque()
+        for step in range(first + 1, self.total_steps + 1):
+            watchdog.beat()
+            self._trace(step)
+            started = time.perf_counter()
+            local = next(batches)
+            waited = time.perf_counter() - started
+            with jax.set_mesh(self.mesh):
+                state, metrics = self.step(state, self.frozen, self.put(local))
+            _bound(in_flight, metrics["loss"])
+            reporter.note(step, local, metrics, waited)
+            stopping = preemption.reached(step)
+            if step % self.checkpoint_every == 0 or step == self.total_steps or stopping:
+                saver.save(step, state)
+            if stopping:
+                break
+            self.evaluate(state, step, watchdog.beat)
+        reporter.close()
+        saver.wait()
+        watchdog.stop()
+        return int(state.step) == self.total_steps
+
+    def _trace(self, step: int) -> None:
+        if self.profile and step == self.profile.start:
+            jax.profiler.start_trace(str(self.workdir / "tb"))
+        if self.profile and step == self.profile.stop:
+            jax.profiler.stop_trace()
+
+
+def _bound(in_flight: collections.deque[jax.Array], newest: jax.Array) -> None:
+    """Lets the host run at most two steps ahead: batches in flight are memory."""
+    in_flight.append(newest)
+    if len(in_flight) > 2:
+        in_flight.popleft().block_until_ready()
+
+
+class _Reporter:
+    """Metrics, ledger and progress line of one process; metrics are fetched an interval late."""
+
+    def __init__(self, loop: Loop, first: int):
+        self._loop = loop
+        self._chronometer = Chronometer()
+        self._late: tuple[int, list[Mapping[str, Any]], dict[str, float]] | None = None
+        self._recent: list[Mapping[str, Any]] = []
+        self._skipped_in_a_row = 0
+        logs = loop.workdir / "logs"
+        ledger = logs / f"ledger{jax.process_index()}.jsonl"
+        truncate_after(ledger, first)
+        self._ledger = ledger.open("a")
+        self._leads = jax.process_index() == 0
+        if self._leads:
+            self._writer = MetricWriter(loop.workdir, first)
+            self._line = ProgressLine(loop.total_steps, first)
+
+    def note(
+        self, step: int, local: Mapping[str, Any], metrics: Mapping[str, Any], waited: float
+    ) -> None:
+        """One step happened."""
+        self._write_ledger(step, local)
+        self._recent.append(metrics)
+        images = len(local["position"]) * jax.process_count()
+        self._chronometer.add(images=images, waited=waited)
+        due = step % self._loop.log_every == 0 or step == self._loop.total_steps
+        if due or step == 1:
+            self._flush()
+            self._late = (step, self._recent, self._chronometer.read())
+            self._recent = []
+
+    def close(self) -> None:
+        """Writes what is still held back."""
+        self._flush()
+        self._ledger.close()
+        if self._leads:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        if self._late is None:
+            return
+        step, rows, rates = self._late
+        self._late = None
+        rows = jax.device_get(rows)
+        self._guard(step, rows)
+        if self._leads:
+            values = {**mean_of(rows), **rates}
+            self._writer.write(step, values)
+            self._line.show(step, values)
+
+    def _guard(self, last: int, rows: list[Mapping[str, Any]]) -> None:
+        """Names the objective of a loss that is not finite; stops when the policy says so."""
+        for step, row in zip(range(last - len(rows) + 1, last + 1), rows, strict=True):
+            if not row["skipped"]:
+                self._skipped_in_a_row = 0
+                continue
+            self._skipped_in_a_row += 1
+            bad = [k for k in row if k.endswith("/loss") and not np.isfinite(row[k])]
+            what = ", ".join(k.removesuffix("/loss") for k in bad) or "the gradient"
+            message = f"step {step}: {what} not finite; the step was skipped"
+            print(message, file=sys.stderr, flush=True)
+            if self._loop.nonfinite == "stop" or self._skipped_in_a_row > self._loop.max_skips:
+                raise UserError(
+                    f"{message}; stopping by log.nonfinite={self._loop.nonfinite} after "
+                    f"{self._skipped_in_a_row} in a row. The last checkpoint is intact: lower "
+                    "optim.lr or look at the batch in logs/"
+                )
+
+    def _write_ledger(self, step: int, local: Mapping[str, Any]) -> None:
+        ids = np.ascontiguousarray(local["record_id"])
+        positions = join_position(local["position"])
+        row = {
+            "step": step,
+            "first": int(positions[0]),
+            "rows": len(positions),
+            "records": hashlib.sha256(ids.tobytes()).hexdigest()[:16],
+        }
+        unreadable = ~local["valid"]["image"] if "image" in local["valid"] else np.zeros(1, bool)
+        if unreadable.any():
+            row["unreadable"] = record_rows(local, unreadable)
+        self._ledger.write(json.dumps(row) + "\n")
+        self._ledger.flush()

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes a SentencePiece tokenizer from a store's captions, for runs that have no published one.
+
+    python -m tools.data.train_tokenizer --store STORE --output tokenizer.model --vocab_size 8000
+
+Ids follow SigLIP's c4_en where it matters: pad 0, EOS 1, unknown 2, no BOS. Captions are
+canonicalised first, as the loader does.
+"""
+
+import argparse
+import io
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+import sentencepiece
+
+from input_pipeline import files
+from input_pipeline.store import Store
+from input_pipeline.tokenizer import canonicalize
+from mtv_jax.core.errors import UserError, report_user_errors
+
+
+def train_tokenizer(stores: Sequence[Store], *, vocab_size: int, limit: int) -> bytes:
+    """A serialised unigram model over at most `limit` captions of each store.
+
+    Args:
+        stores: where captions come from.
+        vocab_size: most ids; fewer when the captions do not support so many.
+        limit: captions read per store, spread evenly over it.
+
+    Raises:
+        UserError: no captions.
+    """
+    captions = [text for store in stores for text in _captions(store, limit)]
+    if not captions:
+        paths = ", ".join(str(s.path) for s in stores)
+        raise UserError(f"no captions in {paths}; a tokenizer needs some, or give a ready model")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(captions),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        normalization_rule_name="nmt_nfkc_cf",
+        num_threads=1,  # more threads, other rounding: the same captions shall give the same model
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def _captions(store: Store, limit: int) -> Iterator[str]:
+    stride = max(store.num_rows // limit, 1)
+    for row in range(0, store.num_rows, stride):
+        at = store.locate(row)
+        for value in store.read(at.shard, at.row, ["caption"]).get("caption", []):
+            if text := canonicalize(value.decode()):
+                yield text
+
+
+@report_user_errors
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="tools.data.train_tokenizer", description=__doc__)
+    parser.add_argument("--store", required=True, action="append", help="store; may be repeated")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="model file to write")
+    parser.add_argument("--vocab_size", type=int, default=8000, help="most ids (default 8000)")
+    parser.add_argument("--limit", type=int, default=1_000_000, help="captions read per store")
+    args = parser.parse_args(argv)
+    stores = [Store.open(path) for path in args.store]
+    model = train_tokenizer(stores, vocab_size=args.vocab_size, limit=args.limit)
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(args.output, model)
+    except OSError as error:
+        raise UserError(f"cannot write {args.output}: {error.strerror}") from error
+    ids = sentencepiece.SentencePieceProcessor(model_proto=model).vocab_size()
+    print(f"{args.output}: {ids} ids")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
