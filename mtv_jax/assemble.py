@@ -92,9 +92,9 @@ class System:
         self._trusted = trusted
 
         encoder = cfg.build(Encoder, self.run.model, "model")
-        objectives = tuple(self._named("objectives", self.run.objectives))
+        objectives = tuple(named_objects("objectives", self.run.objectives, trusted))
         self.fields = _union_of_fields(objectives)
-        views: tuple[View, ...] = tuple(self._named("views", self.run.views))
+        views: tuple[View, ...] = tuple(named_objects("views", self.run.views, trusted))
         self.model = Model(
             encoder=encoder,
             objectives=objectives,
@@ -110,11 +110,6 @@ class System:
             model=self.model, optimizer=self.optimizer, ema=self.ema, frozen=self.frozen
         )
         self._check()
-
-    def _named(self, section: str, specs: Section) -> Iterator[Any]:
-        for name, spec in specs.items():
-            where = f"{section}.{name}"
-            yield cfg.resolve(spec, where, trusted=self._trusted, name=name)
 
     def _check(self) -> None:
         """What only shows when the parts are together."""
@@ -248,7 +243,9 @@ class System:
 
         return jax.jit(losses)
 
-    def eval_context(self, state: TrainState, poll: Callable[[], None]) -> EvalContext:
+    def eval_context(
+        self, state: TrainState, poll: Callable[[], None] = lambda: None
+    ) -> EvalContext:
         """A live state under evaluation."""
         return EvalContext(
             self.model.encoder,
@@ -262,7 +259,13 @@ class System:
     @functools.cached_property
     def evaluators(self) -> tuple[Evaluator, ...]:
         """The config's evaluators."""
-        return tuple(self._named("evals", self.run.evals))
+        return tuple(named_objects("evals", self.run.evals, self._trusted))
+
+
+def named_objects(section: str, specs: Section, trusted: tuple[str, ...]) -> Iterator[Any]:
+    """The objects a config section names, each called by its key."""
+    for name, spec in specs.items():
+        yield cfg.resolve(spec, f"{section}.{name}", trusted=trusted, name=name)
 
 
 def _union_of_fields(objectives: tuple[Objective, ...]) -> tuple[Field, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from mtv_jax.core.config import plain
 from mtv_jax.core.errors import UserError, report_user_errors
 
 TRUST_ROOT = flags.DEFINE_multi_string(
@@ -27,9 +28,32 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        cause = " ".join(str(error).split())
-        print(f"error: {cause}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def config_values(flag: flags.FlagHolder) -> dict[str, Any] | None:
+    """The plain config of a `--config` flag, None when it was not given.
+
+    Raises:
+        UserError: the file cannot be loaded.
+    """
+    if flag.value is None:
+        return None
+    try:
+        return plain(flag.value)
+    except OSError as error:  # config_flags puts the failure off until the config is looked at
+        raise UserError(f"--config cannot be loaded: {_last_line(str(error))}") from error
+
+
+def _last_line(text: str) -> str:
+    return [line.strip() for line in text.splitlines() if line.strip()][-1]
+
+
+def _one_line(error: BaseException) -> str:
+    """The message without the traceback that config_flags wraps around a config file's error."""
+    text = str(error.args[0] if isinstance(error, KeyError) else error)
+    return _last_line(text) if "Traceback" in text else " ".join(text.replace("\\n", " ").split())
 
 
 def log_to(path: pathlib.Path) -> None:

@@ -31,12 +31,11 @@ _ALLOW = flags.DEFINE_bool(
 def main(argv: Sequence[str]) -> int:
     """Entry point."""
     del argv
-    from mtv_jax.core.config import fingerprint, plain
-
-    if _CONFIG.value is None:
+    config = cli.config_values(_CONFIG)
+    if config is None:
         raise UserError("--config is missing; start with --config configs/quickstart.py")
-    config = plain(_CONFIG.value)
     from mtv_jax.assemble import System
+    from mtv_jax.core.config import fingerprint
     from mtv_jax.dist import runtime
 
     if not _DRY_RUN.value:

@@ -152,14 +152,17 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         raise UserError(
             f"{where} = {value!r} is not one of its values{closest(str(value), options)}"
         )
-    elif (
-        origin is not None
-        or not isinstance(hint, type)
-        or (isinstance(value, hint) and (hint is bool or not isinstance(value, bool)))
-    ):
+    elif _is_instance(value, hint, origin):
         return value
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build(hint, value, where)
     raise UserError(f"{where} = {value!r} should be {getattr(hint, '__name__', hint)}")
+
+
+def _is_instance(value: Any, hint: Any, origin: Any) -> bool:
+    """Whether a value already has the annotated type; what cannot be checked passes."""
+    if origin is not None or not isinstance(hint, type):
+        return True
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

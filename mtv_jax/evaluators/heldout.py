@@ -3,7 +3,6 @@
 
 import dataclasses
 import itertools
-import math
 
 import numpy as np
 
@@ -35,10 +34,6 @@ class HeldoutLoss(Evaluator):
             ctx.poll()
             for name, out in losses.items():
                 sums.setdefault(name, []).append(float(out.loss))
+                if "blind_loss" in out.metrics:
+                    sums.setdefault(f"{name}/chance", []).append(float(out.metrics["blind_loss"]))
         return {name: float(np.mean(values)) for name, values in sums.items()}
-
-
-def bias_only_floor(batch_size: int) -> float:
-    """The sigmoid loss that a learned bias alone reaches: about ln B + 1."""
-    share = 1.0 / batch_size
-    return -math.log(share) - (batch_size - 1) * math.log1p(-share)

@@ -40,7 +40,10 @@ class Outputs:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossOut:
-    """An objective's unweighted loss, metrics to log, and its new slots."""
+    """An objective's unweighted loss, metrics to log, and its new slots.
+
+    A metric called "blind_loss" is the loss of the best model that does not look at its input.
+    """
 
     loss: Float[Array, ""]
     metrics: dict[str, Float[Array, ""]] = dataclasses.field(default_factory=dict)

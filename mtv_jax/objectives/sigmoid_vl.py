@@ -16,7 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
 from mtv_jax.core.masking import masked_mean
@@ -98,8 +98,15 @@ class SigmoidVL(Objective):
             "logit_scale": jnp.exp(logits["logit_scale"]),
             "logit_bias": logits["logit_bias"],
             "valid_share": jnp.mean(valid.astype(jnp.float32)),
+            "blind_loss": blind_loss(jnp.sum(valid)),
         }
         return LossOut(loss=masked_mean(values["loss"], valid), metrics=metrics)
+
+
+def blind_loss(count: Int[Array, ""]) -> Float[Array, ""]:
+    """What a learned bias alone reaches over `count` pairs: about ln(count) + 1."""
+    count = jnp.maximum(count, 2).astype(jnp.float32)
+    return jnp.log(count) - (count - 1) * jnp.log1p(-1 / count)
 
 
 def sigmoid_rows(

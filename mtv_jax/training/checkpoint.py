@@ -65,16 +65,20 @@ class Checkpointer:
             self._pending.result()
             self._pending = None
 
-    def restore(self, abstract: TrainState) -> TrainState:
-        """The newest state, on the shardings of `abstract`.
+    def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
+        """The state of a step (the newest by default), on the shardings of `abstract`.
 
         Raises:
-            UserError: the checkpoint is of another model.
+            UserError: no such checkpoint, or it is of another model.
         """
-        saved = array_metadata(self._checkpointer.directory, self.latest)
+        root = pathlib.Path(self._checkpointer.directory)
+        step = self.latest if step is None else step
+        if step is None or not (root / str(step)).is_dir():
+            raise UserError(f"{root} has no checkpoint of step {step}; train first")
+        saved = array_metadata(root, step)
         wanted = jax.tree.map(lambda a: (tuple(a.shape), str(a.dtype)), vars(abstract))
         _refuse_mismatch(_by_path(saved), _by_path(wanted))
-        loaded = self._checkpointer.load_checkpointables(self.latest, {_STATE: vars(abstract)})
+        loaded = self._checkpointer.load_checkpointables(step, {_STATE: vars(abstract)})
         return TrainState(**loaded[_STATE])
 
     def close(self) -> None:
