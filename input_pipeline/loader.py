@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grain over the store, by the order law.
 
-Global batch k is stream positions [kB, (k+1)B) and a process reads the contiguous rows that its
-devices own: the global batch, in order, is the same on any topology and with any number of
+Global batch k is stream positions [kB, (k+1)B) and a process reads the rows that its devices own:
+the global batch, in order, is the same on any topology and with any number of
 workers, and where to resume is one integer.
 """
 
@@ -88,43 +88,46 @@ def open_stream(name: str, config: StoreConfig, fields: tuple[Field, ...]) -> St
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RowRange:
-    """The rows of each global batch that one process reads."""
+class LocalRows:
+    """The rows of each global batch that one process reads.
+
+    Attributes:
+        batch_size: rows of the global batch.
+        rows: this process's, ascending.
+    """
 
     batch_size: int
-    start: int
-    stop: int
+    rows: np.ndarray
 
 
 class _BatchRows:
     """The samples of one process, in reading order, as Grain indexes them."""
 
-    def __init__(self, source: SampleSource, rows: RowRange):
-        self._source, self._rows = source, rows
+    def __init__(self, source: SampleSource, local: LocalRows):
+        self._source, self._local = source, local
 
     def __len__(self) -> int:
         return _ENDLESS
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        local = self._rows.stop - self._rows.start
-        batch, row = divmod(index, local)
-        return self._source[batch * self._rows.batch_size + self._rows.start + row]
+        batch, row = divmod(index, len(self._local.rows))
+        return self._source[batch * self._local.batch_size + int(self._local.rows[row])]
 
 
 def batches(
-    source: SampleSource, rows: RowRange, *, first: int, config: InputConfig
+    source: SampleSource, local: LocalRows, *, first: int, config: InputConfig
 ) -> Iterator[dict[str, Any]]:
     """This process's part of global batches first, first + 1, …, without end.
 
     Args:
         source: samples by position.
-        rows: this process's rows of a global batch.
+        local: this process's rows of a global batch.
         first: number of the first batch.
         config: workers, read threads and prefetch.
     """
     _mark_flags_parsed()
-    local = rows.stop - rows.start
-    dataset = grain.MapDataset.source(_BatchRows(source, rows))[first * local :].batch(local)
+    count = len(local.rows)
+    dataset = grain.MapDataset.source(_BatchRows(source, local))[first * count :].batch(count)
     reading = grain.ReadOptions(
         num_threads=config.read_threads, prefetch_buffer_size=max(config.read_threads, 1)
     )

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file operations of the store: positioned reads, and writes that appear whole or not."""
+
+import os
+import pathlib
+import weakref
+
+
+class ReadOnlyFile:
+    """A file open for positioned reads.
+
+    `pread` moves no shared offset, so threads and forked processes may use one instance. The file
+    closes with its last reference: dropping it from a cache cannot cut off a read in progress.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` bytes from `offset`; fewer only at the end of the file."""
+        data = os.pread(self._descriptor, length, offset)
+        while 0 < len(data) < length:  # Linux returns at most 2 GiB a call, a network mount less
+            more = os.pread(self._descriptor, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+
+def temporary_path(path: pathlib.Path) -> pathlib.Path:
+    """Where this process writes `path` until it is whole."""
+    return path.with_name(f"{path.name}.tmp-{os.getpid()}")
+
+
+def remove_leftovers(path: pathlib.Path) -> None:
+    """Removes what killed writers of `path` left behind."""
+    for leftover in path.parent.glob(f"{path.name}.tmp-*"):
+        leftover.unlink(missing_ok=True)
+
+
+def sync_directory(directory: pathlib.Path) -> None:
+    """Makes the renames in `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: pathlib.Path, data: bytes) -> None:
+    """Replaces `path` by `data`; a reader sees the old content or the new, never a part."""
+    remove_leftovers(path)
+    temporary = temporary_path(path)
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_directory(path.parent)

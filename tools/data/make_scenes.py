@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Renders textured, lit 3-D scenes with exact labels: OUTPUT/train and OUTPUT/test.
+
+One to four objects of 33 classes stand on a ground before a sky or a wall; the main object is the
+biggest on the screen. Class, colour, pattern, finish, size and surroundings of the main object are
+independent, but for the pairs of class and colour that only main objects of the test split have
+(two colours a class, listed in the manifests). Every store has image, caption, height, width,
+class_id and class_name, and the sidecars regions_v1 (boxes, phrases, scores) and depth_v1
+(disparity); the test store has scene_v1 too: segmentation, metric depth, camera, a second view
+with its depth and camera, keypoints of parts. The manifest's provenance lists the classes.
+
+Scene i of a split depends on the seed, the split and i alone. A killed run goes on when the same
+command is given again.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from mtv_jax.core.errors import report_user_errors
+from tools.data.parallel import available_cores
+
+
+@report_user_errors
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m tools.data.make_scenes", description=__doc__)
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder of the stores")
+    parser.add_argument("--train", type=int, required=True, help="number of training scenes")
+    parser.add_argument("--test", type=int, required=True, help="number of test scenes")
+    parser.add_argument("--size", type=int, default=128, help="short side in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=available_cores())
+    parsed = parser.parse_args(arguments)
+    for name, least in (("train", 1), ("test", 1), ("size", 32), ("seed", 0), ("workers", 1)):
+        if getattr(parsed, name) < least:
+            parser.error(f"--{name} is at least {least}")
+    from tools.scenes.writer import Settings, write_stores
+
+    settings = Settings(train=parsed.train, test=parsed.test, size=parsed.size, seed=parsed.seed)
+    write_stores(parsed.output, settings, parsed.workers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
