@@ -86,7 +86,7 @@ def store(path: str, **kwargs: Any) -> dict[str, Any]:
 def views(*, image_size: int, text_length: int) -> dict[str, Any]:
     """The views of the recipe, the same for every subset of tasks (mtv spec 2.2)."""
     return {
-        "global": dict(
+        "global_crop": dict(
             type="mtv_jax.core.passes:ImageView",
             size=image_size,
             area=(0.4, 1.0),
@@ -111,7 +111,7 @@ def objectives(tasks: str) -> dict[str, Any]:
             sigmoid_vl=dict(
                 type="mtv_jax.objectives.sigmoid_vl:SigmoidVL",
                 weight=1.0,
-                image_view="global",
+                image_view="global_crop",
                 text_view="caption",
                 init_scale=10.0,
                 init_bias=-10.0,
@@ -133,7 +133,9 @@ def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
         raise ValueError(f"scale={options.scale!r} is not one of {sorted(SCHEDULES)}")
     c = base()
     c.total_steps, c.batch_size = SCHEDULES[options.scale]
-    c.model.update(image_tower=tower, text_tower=tower, image_size=image_size)
+    c.model.update(
+        image_tower=tower, text_tower=tower, image_size=image_size, remat="dots"
+    )
     c.views = views(image_size=image_size, text_length=c.model.text_length)
     c.objectives = objectives(options.tasks)
     c.input.update(stores=dict(train=store("data/train")), tokenizer="tokenizer.model", workers=8)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from input_pipeline.loader import InputConfig, RowRange, StoreConfig, batches, open_stream
+from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_stream
 from input_pipeline.records import SampleSource, sample_shapes
 from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core import config as cfg
@@ -216,9 +216,9 @@ class System:
         if not streams:
             raise UserError("input.stores is empty; give --config.input.stores.<name>.path=STORE")
         rows = local_rows(self.mesh, self.run.batch_size)
+        local = LocalRows(batch_size=self.run.batch_size, rows=rows)
         source = SampleSource(streams, self.fields, self.canvas, self.tokenizer, self.run.seed)
-        window = RowRange(batch_size=self.run.batch_size, start=rows.start, stop=rows.stop)
-        return batches(source, window, first=first, config=self.input)
+        return batches(source, local, first=first, config=self.input)
 
     def put(self, local: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows as part of the global batch on the mesh."""

@@ -20,13 +20,14 @@ TRUST_ROOT = flags.DEFINE_multi_string(
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """absl's `app.run`, with bad flags and `UserError`s as one line and status 2."""
-    logging.set_stderrthreshold("warning")
     app.run(lambda argv: sys.exit(report_user_errors(main)(argv)), flags_parser=_parse)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(list(argv))
+        rest = flags.FLAGS(list(argv))
+        logging.get_absl_handler().setLevel("WARNING")  # libraries' chatter goes to logs/
+        return rest
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
@@ -61,7 +62,6 @@ def log_to(path: pathlib.Path) -> None:
     handler = std_logging.FileHandler(path)
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     std_logging.getLogger().addHandler(handler)
-    logging.set_stderrthreshold("warning")
 
 
 def run_config(workdir: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Pass:
 
     @property
     def id(self) -> str:
-        """A stable string, e.g. "image/global/student/patch_mask:replace"; keys of pytrees."""
+        """A stable string, e.g. "image/global_crop/student/patch_mask:replace"; keys of pytrees."""
         mask = f"/{self.patch_mask}:{self.mask_mode}" if self.patch_mask else ""
         mask += f":{self.num_kept}" if self.num_kept is not None else ""
         attn = f"/attn:{self.attn_mask}" if self.attn_mask else ""

@@ -25,7 +25,8 @@ def pairwise_rows(
     """`term(row_chunk, all_columns, shared)` for every chunk of rows.
 
     Args:
-        term: maps a chunk of rows [c, …], all columns [B, …] and `shared` to a pytree of [c] values.
+        term: maps a chunk of rows [c, …], all columns [B, …] and `shared` to a pytree of
+            [c] values.
         rows: pytree of [B, …] arrays, batch-sharded under a mesh.
         columns: pytree of [B, …] arrays, batch-sharded under a mesh.
         shared: pytree every device holds in full; its gradient is summed over devices.

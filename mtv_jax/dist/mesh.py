@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int64, Shaped
 
 from mtv_jax.core.errors import UserError
 
@@ -70,32 +70,35 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> range:
-    """The contiguous rows of a global batch that this process's devices own.
+def local_rows(mesh: Mesh, batch_size: int) -> Int64[np.ndarray, " m"]:
+    """The rows of a global batch that this process's devices own, ascending.
+
+    On a pod they need not be neighbours: meshes follow the wiring, hosts own squares of it.
 
     Raises:
         UserError: the batch does not divide over the devices.
-        RuntimeError: the mesh gives this process rows that are not contiguous.
     """
     if batch_size % mesh.size:
         raise UserError(
             f"batch_size {batch_size} does not divide over {mesh.size} devices; choose a multiple "
             f"of {mesh.size} or a smaller mesh"
         )
-    index_map = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    slices = [index[0].indices(batch_size) for index in index_map.values() if index is not None]
-    rows = sorted({row for start, stop, _ in slices for row in range(start, stop)})
-    if rows != list(range(rows[0], rows[-1] + 1)):
-        raise RuntimeError("this process's devices own rows that are not contiguous")
-    return range(rows[0], rows[-1] + 1)
+    owned = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    slices = [index[0].indices(batch_size) for index in owned.values() if index is not None]
+    return np.unique(np.concatenate([np.arange(start, stop) for start, stop, _ in slices]))
 
 
 def put_batch(mesh: Mesh, batch_size: int, local: Mapping[str, Any]) -> Any:
-    """This process's rows as part of one global, sharded batch."""
-    sharding = batch_sharding(mesh)
+    """This process's rows (`local_rows`, in that order) as part of one global, sharded batch."""
+    rows, sharding = local_rows(mesh, batch_size), batch_sharding(mesh)
 
-    def put(rows: np.ndarray) -> jax.Array:
-        shape = (batch_size, *rows.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, rows, shape)
+    def put(values: np.ndarray) -> jax.Array:
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch_size)
+            first = np.searchsorted(rows, start)
+            return values[first : first + stop - start]
+
+        shape = (batch_size, *values.shape[1:])
+        return jax.make_array_from_callback(shape, sharding, shard)
 
     return jax.tree.map(put, dict(local))

@@ -61,7 +61,7 @@ class SigmoidVL(Objective):
         chunk: rows of the logit matrix at a time on a device; memory is chunk × B.
     """
 
-    image_view: str = "global"
+    image_view: str = "global_crop"
     text_view: str = "caption"
     init_scale: float = 10.0
     init_bias: float = -10.0

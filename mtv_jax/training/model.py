@@ -202,7 +202,7 @@ class Model:
 
     def _inputs(self, batch: Batch) -> Batch:
         """The batch with pixels cut, ids masked and everything objectives derive."""
-        batch = cut_views(batch, {request.view for request in self.plan})
+        batch = cut_views(batch)
         derived: dict[str, Array] = {}
         for objective in self.objectives:
             new = objective.derive(batch, rng.named(batch.keys, objective.name))

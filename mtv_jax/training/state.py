@@ -69,7 +69,7 @@ class StateFactory:
         self, mesh: Mesh, raw: Mapping[str, Any], rules: Rules = DEFAULT_SHARDING
     ) -> TrainState:
         """Shapes with shardings: what a checkpoint is restored onto."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0), raw)
+        shapes = jax.eval_shape(lambda batch: self.init(jax.random.key(0), batch), raw)
         return jax.tree.map(
             lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
             shapes,

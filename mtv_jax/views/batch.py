@@ -98,16 +98,17 @@ def open_batch(raw: Mapping[str, Array], *, seed: int, spec: BatchSpec) -> Batch
     return Batch(columns=raw, valid=valid, position=position, keys=keys, windows=windows, spec=spec)
 
 
-def cut_views(batch: Batch, names: set[str]) -> Batch:
-    """The batch with the inputs of the named views: pixels in [-1, 1] and token ids."""
+def cut_views(batch: Batch) -> Batch:
+    """The batch with the inputs of all views: pixels in [-1, 1], and token ids.
+
+    Views whose column no objective reads are left out; the compiler drops those nobody uses.
+    """
     inputs = dict(batch.inputs)
     for view in batch.spec.views:
-        if view.name not in names:
+        if view.field not in batch.columns or (isinstance(view, TextView) and view.table):
             continue
         if isinstance(view, TextView):
-            if not view.table:
-                ids = zero_invalid(batch.columns[view.field], batch.valid[view.field])
-                inputs[view.name] = ids
+            inputs[view.name] = zero_invalid(batch.columns[view.field], batch.valid[view.field])
         else:
             pixels = batch.under(view.name, view.field) / 127.5 - 1.0
             inputs[view.name] = jnp.clip(pixels, -1.0, 1.0)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny models for tests of the contract: every objective there is, and the probes."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline.fake import fake_batch
+from mtv_jax.core.passes import ImageView, TextView
+from mtv_jax.models.encoder import Encoder
+from mtv_jax.models.sizes import SIZES, TowerSize
+from mtv_jax.objectives.base import Objective
+from mtv_jax.objectives.sigmoid_vl import SigmoidVL
+from mtv_jax.training.model import Model, Weights
+from mtv_jax.views.batch import BatchSpec
+from tests.arch.probes import DistillProbe, MixtureProbe, probe_expert
+
+OBJECTIVES: dict[str, Objective] = {
+    "sigmoid_vl": SigmoidVL(name="sigmoid_vl", chunk=4),
+    "mixture": MixtureProbe(name="mixture"),
+    "distill": DistillProbe(name="distill"),
+}
+BATCH = 16
+SIZES["test"] = TowerSize(embed_dim=16, num_layers=4, mlp_dim=32, num_heads=2)
+VIEWS = (
+    ImageView(name="global_crop", size=16, area=(0.4, 1.0)),
+    ImageView(name="second", size=16, area=(0.2, 1.0), flip=0.5),
+    TextView(name="caption", length=8, pooling_slot=7),
+)
+FROZEN = {"experts": {"probe": {"kernel": np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)}}}
+
+
+@functools.cache
+def tiny_model(names: tuple[str, ...], dtype: str = "float32") -> Model:
+    """A model of the named objectives over towers of width 16."""
+    objectives = tuple(OBJECTIVES[name] for name in names)
+    fields = {f.name: f for o in objectives for f in o.fields()}
+    encoder = Encoder(
+        image_size=16,
+        patch_size=8,
+        image_tower="test",
+        text_tower="test",
+        vocab_size=32,
+        text_length=8,
+        dtype=dtype,
+    )
+    return Model(
+        encoder=encoder,
+        objectives=objectives,
+        spec=BatchSpec(views=VIEWS, fields=tuple(fields.values()), patch_size=8),
+        seed=7,
+        total_steps=100,
+        experts={"probe": probe_expert},
+    )
+
+
+def tiny_batch(model: Model, first_position: int = 0) -> dict[str, Any]:
+    """Sixteen valid samples of noise."""
+    return fake_batch(
+        model.spec.fields,
+        batch_size=BATCH,
+        canvas=32,
+        text_length=8,
+        first_position=first_position,
+    )
+
+
+@functools.cache
+def tiny_params(names: tuple[str, ...], dtype: str = "float32") -> Any:
+    """Parameters of `tiny_model`."""
+    model = tiny_model(names, dtype)
+    return jax.jit(lambda: model.init(jax.random.key(0), tiny_batch(model), FROZEN))()
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """Losses, gradients and slots of one forward and backward pass."""
+
+    losses: dict[str, Any]
+    grads: Any
+    slots: Any
+
+
+def evaluate(
+    names: tuple[str, ...],
+    batch: dict[str, Any] | None = None,
+    *,
+    micro_batches: int = 1,
+    dtype: str = "float32",
+    ema: Any = None,
+) -> Evaluated:
+    """Loss and gradient of `tiny_model` on a batch; the teacher is a copy of the student."""
+    model, params = tiny_model(names, dtype), tiny_params(names, dtype)
+    batch = tiny_batch(model) if batch is None else batch
+    run = _compiled(names, micro_batches, dtype)
+    losses, grads, slots = run(params, params if ema is None else ema, batch)
+    return Evaluated(losses=losses, grads=grads, slots=slots)
+
+
+@functools.cache
+def _compiled(names: tuple[str, ...], micro_batches: int, dtype: str) -> Any:
+    model = tiny_model(names, dtype)
+
+    def total(params: Any, ema: Any, batch: Any) -> Any:
+        weights = Weights(params=params, ema=ema, frozen=FROZEN)
+        step = jnp.zeros((), jnp.int32)
+        outs = model.losses(weights, model.init_slots(), batch, step, micro_batches=micro_batches)
+        slots = {name: out.slots for name, out in outs.items()}
+        return model.total(outs, step), ({n: o.loss for n, o in outs.items()}, slots)
+
+    def run(params: Any, ema: Any, batch: Any) -> Any:
+        grads, (losses, slots) = jax.grad(total, has_aux=True)(params, ema, batch)
+        return losses, grads, slots
+
+    return jax.jit(run)
