@@ -133,9 +133,7 @@ def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
         raise ValueError(f"scale={options.scale!r} is not one of {sorted(SCHEDULES)}")
     c = base()
     c.total_steps, c.batch_size = SCHEDULES[options.scale]
-    c.model.update(
-        image_tower=tower, text_tower=tower, image_size=image_size, remat="dots"
-    )
+    c.model.update(image_tower=tower, text_tower=tower, image_size=image_size, remat="dots")
     c.views = views(image_size=image_size, text_length=c.model.text_length)
     c.objectives = objectives(options.tasks)
     c.input.update(stores=dict(train=store("data/train")), tokenizer="tokenizer.model", workers=8)

@@ -23,6 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         vocab_size=512,
         text_length=32,
         dtype="float32",
+        scan_unroll=4,
     )
     c.views = common.views(image_size=64, text_length=32)
     c.objectives = common.objectives(options.tasks)

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--workdir is missing; it is the run to export")
     workdir = pathlib.Path(_WORKDIR.value)
     config = cli.run_config(_WORKDIR.value)
-    from mtv_jax.core.config import build, fingerprint
+    from mtv_jax.core.config import build, fingerprint, semantic
     from mtv_jax.interop.save import Export, save_hf
     from mtv_jax.models.encoder import Encoder
     from mtv_jax.training.checkpoint import load_numpy, steps_in
@@ -49,7 +49,11 @@ def main(argv: Sequence[str]) -> int:
             tokenizer=config["input"]["tokenizer"],
             title=f"{workdir.resolve().name} ({fingerprint(config)})",
             numbers=_numbers(workdir, step),
-            provenance={"step": step, "fingerprint": fingerprint(config), "config": config},
+            provenance={
+                "step": step,
+                "fingerprint": fingerprint(config),
+                "config": semantic(config),  # without the paths of this machine
+            },
         ),
     )
     print(f"wrote {output}")

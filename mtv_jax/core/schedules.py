@@ -8,6 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mtv_jax.core.errors import UserError
+
 Schedule = Callable[[Any], Float[Array, ""]]
 
 
@@ -17,7 +19,7 @@ def warmup_cosine(peak: float, warmup: int, total: int, final: float = 0.0) -> S
     The update of step 0 uses `peak / warmup`, so no step is wasted on a rate of zero.
     """
     if total <= warmup:
-        raise ValueError(
+        raise UserError(
             f"total_steps ({total}) must exceed optim.warmup_steps ({warmup}); "
             "lower the warm-up or train longer"
         )
