@@ -77,11 +77,12 @@ def open_stream(name: str, config: StoreConfig, fields: tuple[Field, ...]) -> St
     rows = store.selection(config.selection) if config.selection else None
     if (store.num_rows if rows is None else len(rows)) == 0:
         raise UserError(f"store {name} at {config.path} has no rows to read; ingest images first")
-    if fields and fields[0].name not in store.fields:
-        raise UserError(
-            f"store {name} at {config.path} has no column {fields[0].name!r}"
-            f"{closest(fields[0].name, store.fields)}"
-        )
+    for needed in (*(f.name for f in fields[:1]), "height", "width"):
+        if needed not in store.fields:
+            raise UserError(
+                f"store {name} at {config.path} has no column {needed!r}"
+                f"{closest(needed, store.fields)}"
+            )
     return Stream(
         store=store, weight=config.weight, rows=rows, block=config.block, window=config.window
     )

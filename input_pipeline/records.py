@@ -99,7 +99,7 @@ class SampleSource:
             raw = store.read(shard, row, [*(f.name for f in wanted), "height", "width"])
             size = (int(raw["height"][0]), int(raw["width"][0]))
             columns = {f.name: self._decode(f, raw[f.name]) for f in wanted if f.name in raw}
-        except (RecordError, decode.DecodeError) as error:
+        except (RecordError, decode.DecodeError, UnicodeDecodeError) as error:
             logging.warning(
                 "unreadable: store %s shard %d row %d: %s", store.name, shard, row, error
             )

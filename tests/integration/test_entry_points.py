@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way from a store to an exported folder, and one clear line for every bad use."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.integration.helpers import ROOT, environment, run, train_command
+
+MODULES = ("mtv_jax.train", "mtv_jax.evaluate", "mtv_jax.export")
+
+
+def _error(command: list[str], devices: int = 1) -> str:
+    """The one line on stderr of a command that must fail with status 2."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(devices),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    run(train_command(world, workdir, total_steps=6))
+    return workdir
+
+
+def test_smoke_run_dir_evaluation_and_export(world, trained):
+    for name in ("config.json", "config.diff", "env.txt", "git.txt", "plan.txt", "params.tsv"):
+        assert (trained / name).exists(), name
+    for name in ("metrics.jsonl", "tb", "evals/00000006.json", "ckpt/6", "DONE", "logs/host0.txt"):
+        assert (trained / name).exists(), name
+    assert "optim.lr" not in (trained / "config.diff").read_text()
+
+    output = run([sys.executable, "-m", "mtv_jax.evaluate", f"--workdir={trained}"])
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["step"] == 6 and "zeroshot/top1" in output
+    assert summary["numbers"]["zeroshot/top1"]["chance"] == pytest.approx(1 / 3)
+    in_loop = json.loads((trained / "evals" / "00000006.json").read_text())
+    assert summary["numbers"] == in_loop
+
+    folder = trained / "export"
+    export = [sys.executable, "-m", "mtv_jax.export", f"--workdir={trained}"]
+    output = run([*export, f"--output={folder}"])
+    assert "parity not run" in output
+    assert json.loads((folder / "parity.json").read_text())["status"] == "parity not run"
+
+    config = f"--config={ROOT / 'configs' / 'quickstart.py'}:data={world}"
+    evaluate = [sys.executable, "-m", "mtv_jax.evaluate", f"--model={folder}", config]
+    gallery = "--config.evals.retrieval.gallery=8"
+    output = run([*evaluate, gallery, f"--output={trained / 'exported.json'}"])
+    assert "heldout: unavailable" in output
+    exported = json.loads((trained / "exported.json").read_text())["numbers"]
+    for key, entry in exported.items():
+        assert entry["value"] == pytest.approx(summary["numbers"][key]["value"], abs=1e-6), key
+
+
+def test_the_same_suite_on_eight_devices_gives_the_same_numbers(trained):
+    """Batches are padded to the devices; the padding must not show."""
+    output = trained / "eight.json"
+    run(
+        [sys.executable, "-m", "mtv_jax.evaluate", f"--workdir={trained}", f"--output={output}"],
+        devices=8,
+    )
+    eight = json.loads(output.read_text())["numbers"]
+    one = json.loads((trained / "evals" / "00000006.json").read_text())
+    for key, entry in one.items():
+        assert eight[key]["value"] == pytest.approx(entry["value"], rel=1e-5), key
+
+
+def test_the_same_command_after_the_end_does_nothing(world, trained):
+    before = (trained / "metrics.jsonl").read_text()
+    assert "DONE" in run(train_command(world, trained, total_steps=6))
+    assert (trained / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_answers_without_importing_jax(module):
+    source = (
+        f"import sys; sys.argv=['x', '--help']; import runpy\n"
+        f"try: runpy.run_module('{module}', run_name='__main__')\n"
+        f"except SystemExit: print('jax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "--workdir" in done.stdout and done.stdout.strip().endswith("False")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"input.stores.train.path": "/nowhere"}, "the store /nowhere is not there"),
+        ({"input.tokenizer": "/nowhere"}, "no SentencePiece model at input.tokenizer"),
+        ({"model.vocab_size": 20}, "wrong tokenizer"),
+        ({"batch_size": 10, "mesh.data": 4}, "batch_size 10 does not divide over 4 devices"),
+        ({"mesh.data": 3}, "does not cover 4 devices"),
+        ({"micro_batches": 3}, "micro_batches 3 does not divide"),
+        ({"model.image_tower": "cpuu"}, 'did you mean "cpu"'),
+        ({"model.dtype": "float16"}, "model.dtype = 'float16' is not one of its values"),
+        ({"optim.warmup_steps": 100}, "must exceed optim.warmup_steps"),
+        ({"objectives.sigmoid_vl.image_view": "globel"}, "add views.globel"),
+        ({"evals.zeroshot.store": "/nowhere"}, "the store /nowhere is not there"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_bad_configs_are_one_line(world, tmp_path, overrides, message):
+    command = train_command(world, tmp_path / "run", **{"mesh.data": 4, **overrides})
+    assert message in _error(command, devices=4)
+
+
+def test_bad_command_lines_are_one_line(world, tmp_path):
+    good = train_command(world, tmp_path / "run")
+    assert 'Did you mean "lr"' in _error([*good, "--config.optim.lrr=1"])
+    assert "could not convert" in _error([*good, "--config.optim.lr=fast"])
+    assert "workdir" in _error([*good, "--workdirr=x"])
+    assert "unknown task 'depht'" in _error([*good, "--config=configs/mtv_b16.py:tasks=vl+depht"])
+    assert "configs/nothing.py" in _error([*good, "--config=configs/nothing.py"])
+    (tmp_path / "file").touch()
+    unwritable = [x for x in good if not x.startswith("--workdir")]
+    assert "cannot write to --workdir" in _error([*unwritable, f"--workdir={tmp_path}/file/run"])
+    assert "holds no run" in _error([sys.executable, "-m", MODULES[1], f"--workdir={tmp_path}"])
+    assert "holds no run" in _error([sys.executable, "-m", MODULES[2], f"--workdir={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "total"),
+    [("mtv_b16", "10m", "203,155,970"), ("mtv_l16", "100m", "652,150,786")],
+)
+def test_1_parameter_totals_by_dry_run(name, scale, total):
+    config = f"--config=configs/{name}.py:tasks=vl,scale={scale}"
+    output = run([sys.executable, "-m", "mtv_jax.train", config, "--dry_run"])
+    assert output.splitlines()[-1] == f"total {total}"
+
+
+def test_two_processes_train_as_one(world, tmp_path):
+    """Over gloo on loopback: same losses, same ledger of the global batch."""
+    import socket
+
+    alone = tmp_path / "alone"
+    run(train_command(world, alone, total_steps=4), devices=2)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = train_command(world, tmp_path / "both", total_steps=4)
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={
+                **environment(1),
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(index),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    outputs = [p.communicate(timeout=300)[0] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
+    losses = [
+        [json.loads(x)["loss"] for x in (d / "metrics.jsonl").read_text().splitlines()]
+        for d in (alone, tmp_path / "both")
+    ]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    ledgers = [
+        (tmp_path / "both" / "logs" / f"ledger{i}.jsonl").read_text().splitlines() for i in range(2)
+    ]
+    firsts = [[json.loads(x)["first"] for x in ledger] for ledger in ledgers]
+    assert firsts == [[0, 16, 32, 48], [8, 24, 40, 56]]
