@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from mtv_jax import cli
 from mtv_jax.core.errors import UserError
+from mtv_jax.core.typecheck import check_shapes
 
 if TYPE_CHECKING:  # jax takes seconds to import: not before the flags are known to be good
     from mtv_jax.assemble import System
@@ -34,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
     config = cli.config_values(_CONFIG)
     if config is None:
         raise UserError("--config is missing; start with --config configs/quickstart.py")
+    if _DRY_RUN.value:
+        check_shapes()
     from mtv_jax.assemble import System
     from mtv_jax.core.config import fingerprint
     from mtv_jax.dist import runtime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test session: eight fake CPU devices, quick compiles, a persistent compile cache."""
+"""Test session: eight fake CPU devices, quick compiles, checked shapes, a compile cache."""
 
 import os
 import pathlib
@@ -13,8 +13,12 @@ _FLAGS = (
 os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax
+import jax  # noqa: E402 - reads the environment
+
+from mtv_jax.core.typecheck import check_shapes  # noqa: E402
 
 _CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+assert check_shapes(), "beartype is missing: pip install -r requirements.txt"

@@ -10,10 +10,12 @@ n patch tokens, d embed dim, k prototypes, r regions, t text ids, h w pixels, l 
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 from jaxtyping import Array, Float
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,13 @@ class Features:
     tokens: Float[Array, "*b n d"] | None = None
     last_raw: Float[Array, "*b n d"] | None = None
     pooled: Float[Array, "*b d"] | None = None
+
+
+def wanted(feature: T | None) -> T:
+    """The feature, or an error for one that `Objective.passes` did not ask for."""
+    if feature is None:
+        raise ValueError("a feature is read that passes() does not want")
+    return feature
 
 
 Plan = Mapping[Pass, Wants]

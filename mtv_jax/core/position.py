@@ -16,4 +16,4 @@ def split_position(position: np.ndarray | int) -> np.ndarray:
 def join_position(words: np.ndarray) -> np.ndarray:
     """[..., 2] uint32 words (high, low) as [...] int64 positions."""
     words = np.asarray(words, np.uint32).astype(np.int64)
-    return (words[..., 0] << 32) | words[..., 1]
+    return np.asarray((words[..., 0] << 32) | words[..., 1])

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
 from mtv_jax.core.masking import masked_mean
-from mtv_jax.core.passes import Pass, Plan, Wants
+from mtv_jax.core.passes import Pass, Plan, Wants, wanted
 from mtv_jax.dist.collectives import pairwise_rows
 from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
 
@@ -86,7 +86,7 @@ class SigmoidVL(Objective):
 
     def project(self, ctx: Context) -> Outputs:
         valid = ctx.batch.valid["image"] & ctx.batch.valid["caption"]
-        image, text = ctx.of(self.image_pass).pooled, ctx.of(self.text_pass).pooled
+        image, text = (wanted(ctx.of(p).pooled) for p in (self.image_pass, self.text_pass))
         return Outputs(rows={"image": normalize(image), "text": normalize(text), "valid": valid})
 
     def loss(self, outputs: Outputs, ctx: Context) -> LossOut:

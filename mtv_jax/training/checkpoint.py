@@ -36,14 +36,16 @@ class Checkpointer:
 
     def __init__(self, workdir: pathlib.Path, config: CheckpointConfig):
         policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(config.keep)]
+        kept: list[Any] = [policies.LatestN(config.keep)]
         if config.keep_every:
             kept.append(policies.EveryNSteps(config.keep_every))
         self._pending: Any = None
+        always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        preserved: Any = policies.AnyPreservationPolicy(kept)
         self._checkpointer = ocp.training.Checkpointer(
-            checkpoint_root(workdir),
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy(kept),
+            str(checkpoint_root(workdir)),
+            save_decision_policy=always,
+            preservation_policy=preserved,
         )
 
     @property
@@ -101,7 +103,7 @@ def steps_in(workdir: pathlib.Path) -> list[int]:
 def array_metadata(root: Any, step: int | None) -> PyTree:
     """(shape, dtype) of every array of a checkpoint, read without the model's code."""
     path = pathlib.Path(root) / str(step)
-    tree = ocp.metadata(path, checkpointable_name=_STATE).metadata
+    tree = ocp.metadata(str(path), checkpointable_name=_STATE).metadata
     return jax.tree.map(lambda m: (tuple(m.shape), str(m.dtype)), tree, is_leaf=_is_array_metadata)
 
 
@@ -115,7 +117,7 @@ def load_numpy(workdir: pathlib.Path, step: int, names: tuple[str, ...]) -> dict
     if step not in steps_in(workdir):
         known = ", ".join(map(str, steps_in(workdir))) or "none"
         raise UserError(f"{workdir} has no checkpoint of step {step} (it has: {known})")
-    tree = ocp.metadata(path, checkpointable_name=_STATE).metadata
+    tree = ocp.metadata(str(path), checkpointable_name=_STATE).metadata
     target = {
         name: jax.tree.map(lambda _: np.empty(0), tree[name], is_leaf=_is_array_metadata)
         for name in names
@@ -124,7 +126,7 @@ def load_numpy(workdir: pathlib.Path, step: int, names: tuple[str, ...]) -> dict
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:
-        loaded = ocp.load(path, target, checkpointable_name=_STATE)
+        loaded = ocp.load(str(path), target, checkpointable_name=_STATE)
     for name in names:
         leaves = jax.tree.leaves(loaded.get(name, {}))
         if name not in tree or not all(isinstance(leaf, np.ndarray) for leaf in leaves):

@@ -86,7 +86,7 @@ class Model:
                     )
         return heads
 
-    def init(self, key: Key[Array, ""], raw: Mapping[str, Array], frozen: PyTree) -> PyTree:
+    def init(self, key: Key[Array, ""], raw: Mapping[str, Any], frozen: PyTree) -> PyTree:
         """Parameters; of `raw`, any loader batch, and of `frozen` only the shapes matter."""
         backbone = self.encoder.init(rng.named(key, "backbone"))
         recorded: dict[str, tuple[tuple, dict]] = {}
@@ -108,7 +108,7 @@ class Model:
         self,
         weights: Weights,
         slots: Mapping[str, PyTree],
-        raw: Mapping[str, Array],
+        raw: Mapping[str, Any],
         step: Array,
         *,
         micro_batches: int = 1,
@@ -124,7 +124,7 @@ class Model:
         weights: Weights,
         heads: "_BoundHeads",
         slots: Mapping[str, PyTree],
-        raw: Mapping[str, Array],
+        raw: Mapping[str, Any],
         step: Array,
         micro_batches: int,
     ) -> dict[str, LossOut]:
@@ -220,7 +220,7 @@ class Model:
         }
 
     def _record_heads(
-        self, recorded: dict, backbone: PyTree, raw: Mapping[str, Array], frozen: PyTree
+        self, recorded: dict, backbone: PyTree, raw: Mapping[str, Any], frozen: PyTree
     ) -> None:
         """Traces one step with heads that note the arguments of their first call."""
 

@@ -53,7 +53,7 @@ class StateFactory:
     ema: EmaConfig
     frozen: PyTree
 
-    def init(self, key: Key[Array, ""], raw: Mapping[str, Array]) -> TrainState:
+    def init(self, key: Key[Array, ""], raw: Mapping[str, Any]) -> TrainState:
         """A fresh state; `raw` is any loader batch (only its shapes matter)."""
         params = self.model.init(key, raw, self.frozen)
         return TrainState(

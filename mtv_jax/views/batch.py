@@ -7,6 +7,7 @@ column as it appears in any view.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ class Batch:
         return recipe.size // self.spec.patch_size
 
 
-def open_batch(raw: Mapping[str, Array], *, seed: int, spec: BatchSpec) -> Batch:
+def open_batch(raw: Mapping[str, Any], *, seed: int, spec: BatchSpec) -> Batch:
     """A loader batch on the device, with every view's windows drawn (no pixels cut yet)."""
     raw = dict(raw)
     position, valid = raw.pop("position"), raw.pop("valid")

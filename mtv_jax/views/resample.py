@@ -61,7 +61,7 @@ def axis_weights(
 
 def cut(
     raster: Float[Array, "*b h w c"], window: Window, *, size: int, method: Method
-) -> Float[Array, "*b size size c"]:
+) -> Float[Array, "*v o o c"]:
     """The windows of a raster, resampled to `size` × `size` and flipped where drawn.
 
     `window` may carry one more axis than `raster` ([b, v] windows of [b] images).

@@ -146,7 +146,7 @@ def test_law_7_loss_arithmetic_is_float32(names):
 
 def test_law_8_no_gradient_reaches_the_teacher():
     model, params = tiny_model(TOGETHER), systems.tiny_params(TOGETHER)
-    batch = tiny_batch(model)
+    batch = jax.tree.map(jnp.asarray, tiny_batch(model))
 
     @jax.jit
     def of_teacher(ema):

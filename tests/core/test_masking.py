@@ -41,4 +41,4 @@ def test_warmup_then_cosine_to_zero():
 def test_weights_may_be_points_over_progress():
     weight = as_schedule({0.0: 0.0, 0.5: 2.0})
     assert [float(weight(p)) for p in (0.0, 0.25, 0.5, 1.0)] == [0.0, 1.0, 2.0, 2.0]
-    assert float(as_schedule(3)(0.7)) == 3.0
+    assert float(as_schedule(3.0)(0.7)) == 3.0

@@ -18,8 +18,8 @@ SCALARS = {"logit_scale": jnp.log(10.0), "logit_bias": jnp.asarray(-10.0)}
 def _vectors(count: int, dim: int, seed: int = 0) -> dict:
     generator = np.random.default_rng(seed)
     image, text = generator.normal(size=(2, count, dim)).astype(np.float32)
-    unit = {"image": np.asarray(normalize(image)), "text": np.asarray(normalize(text))}
-    return {**unit, "valid": np.ones(count, bool)}
+    unit = {"image": normalize(jnp.asarray(image)), "text": normalize(jnp.asarray(text))}
+    return {**unit, "valid": jnp.ones(count, bool)}
 
 
 def _mean(rows: dict, chunk: int = 64, **scalars) -> jax.Array:
@@ -29,7 +29,8 @@ def _mean(rows: dict, chunk: int = 64, **scalars) -> jax.Array:
 
 def _plain(image, text, scale, bias) -> float:
     """Equation 1, one pair at a time, in float64."""
-    logits = np.exp(scale) * image.astype(np.float64) @ text.astype(np.float64).T + bias
+    image, text = np.asarray(image, np.float64), np.asarray(text, np.float64)
+    logits = np.exp(scale) * image @ text.T + bias
     signs = 2 * np.eye(len(image)) - 1
     return float(np.log1p(np.exp(-signs * logits)).sum() / len(image))
 
@@ -59,8 +60,7 @@ def test_chunks_change_neither_value_nor_gradient(chunk):
 @pytest.mark.parametrize("shape", [(8, 1), (2, 4)], ids=["data8", "data2-fsdp4"])
 def test_5_sharded_equals_single_device(shape):
     rows = _vectors(32, 16)
-    valid = rows.pop("valid")
-    valid[5] = False
+    valid = rows.pop("valid").at[5].set(False)
 
     def value(v, scalars):
         return _mean({**v, "valid": valid}, chunk=2, **scalars)
@@ -69,7 +69,7 @@ def test_5_sharded_equals_single_device(shape):
     mesh = make_mesh(MeshConfig(data=shape[0], fsdp=shape[1]))
     with jax.set_mesh(mesh):
         sharded = jax.jit(jax.value_and_grad(value, argnums=(0, 1)))(
-            put_batch(mesh, 32, rows), SCALARS
+            put_batch(mesh, 32, jax.device_get(rows)), SCALARS
         )
     chex.assert_trees_all_close(one, jax.device_get(sharded), atol=1e-5)
 
@@ -85,14 +85,14 @@ def test_6_permuting_pairs_together_changes_nothing():
 
 def test_an_invalid_pair_leaves_as_row_and_as_column():
     rows = _vectors(16, 8)
-    rows["valid"][[3, 9]] = False
+    rows["valid"] = rows["valid"].at[jnp.asarray([3, 9])].set(False)
     kept = {k: v[rows["valid"]] for k, v in rows.items()}
     np.testing.assert_allclose(float(_mean(rows)), float(_mean(kept)), rtol=1e-6)
 
 
 def test_hit_counts_ties_against():
-    image = np.asarray([[1, 0], [0, 1], [1, 0]], np.float32)
-    values = sigmoid_rows(image=image, text=image, valid=np.ones(3, bool), **SCALARS, chunk=3)
+    image = jnp.asarray([[1, 0], [0, 1], [1, 0]], jnp.float32)
+    values = sigmoid_rows(image=image, text=image, valid=jnp.ones(3, bool), **SCALARS, chunk=3)
     np.testing.assert_array_equal(values["hit"], [0.0, 1.0, 0.0])
 
 

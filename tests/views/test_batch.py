@@ -9,7 +9,7 @@ import pytest
 from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE
 from mtv_jax.core.passes import ImageView, TextView
 from mtv_jax.core.position import split_position
-from mtv_jax.views.batch import BatchSpec, cut_views, open_batch
+from mtv_jax.views.batch import Batch, BatchSpec, cut_views, open_batch
 
 SPEC = BatchSpec(
     views=(
@@ -48,8 +48,12 @@ def _raw() -> dict:
     }
 
 
+def _open(raw: dict) -> Batch:
+    return open_batch(jax.tree.map(jnp.asarray, raw), seed=0, spec=SPEC)
+
+
 def test_image_depth_and_boxes_move_together():
-    batch = cut_views(open_batch(_raw(), seed=0, spec=SPEC))
+    batch = cut_views(_open(_raw()))
     pixels = np.asarray(batch.inputs["crop"])
     depth = np.asarray(batch.under("crop", "depth"))
     boxes = np.asarray(batch.under("crop", "boxes"))[:, 0] * 32
@@ -63,7 +67,7 @@ def test_image_depth_and_boxes_move_together():
 
 
 def test_inputs_of_all_kinds_of_views():
-    batch = cut_views(open_batch(_raw(), seed=0, spec=SPEC))
+    batch = cut_views(_open(_raw()))
     assert batch.inputs["local"].shape == (COUNT, 3, 16, 16, 3)
     assert batch.inputs["caption"].shape == (COUNT, 4)
     assert "phrases" not in batch.inputs, "a table is not aligned with the batch"
@@ -73,15 +77,15 @@ def test_inputs_of_all_kinds_of_views():
 def test_windows_do_not_depend_on_the_neighbours_in_the_batch():
     raw = _raw()
     part = jax.tree.map(lambda x: x[2:4], raw)
-    whole = open_batch(raw, seed=0, spec=SPEC).windows["local"]
-    some = open_batch(part, seed=0, spec=SPEC).windows["local"]
+    whole = _open(raw).windows["local"]
+    some = _open(part).windows["local"]
     np.testing.assert_array_equal(np.asarray(whole.start)[2:4], np.asarray(some.start))
 
 
 def test_invalid_columns_are_zeroed_and_other_geometry_refuses():
     raw = _raw()
     raw["valid"]["caption"] = np.zeros(COUNT, bool)
-    batch = cut_views(open_batch(raw, seed=0, spec=SPEC))
+    batch = cut_views(_open(raw))
     assert not np.asarray(batch.inputs["caption"]).any()
     with pytest.raises(ValueError, match="nothing moves it"):
         batch.under("crop", "caption")
@@ -91,5 +95,5 @@ def test_an_unreadable_sample_is_finite():
     raw = _raw()
     raw["image_size"][1] = 0
     raw["valid"]["image"][1] = False
-    batch = cut_views(open_batch(raw, seed=0, spec=SPEC))
+    batch = cut_views(_open(raw))
     assert bool(jnp.isfinite(batch.inputs["crop"]).all())

@@ -22,7 +22,9 @@ PILLOW = {"linear": Image.Resampling.BILINEAR, "cubic": Image.Resampling.BICUBIC
 
 def _window(x: float, y: float, w: float, h: float, flip: bool = False) -> Window:
     return Window(
-        start=jnp.asarray([[x, y]]), extent=jnp.asarray([[w, h]]), flip=jnp.asarray([flip])
+        start=jnp.asarray([[x, y]], jnp.float32),
+        extent=jnp.asarray([[w, h]], jnp.float32),
+        flip=jnp.asarray([flip]),
     )
 
 
