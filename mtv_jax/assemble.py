@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from mtv_jax.dist.mesh import MeshConfig, batch_sharding, local_rows, make_mesh,
 from mtv_jax.evaluators.base import EvalContext, Evaluator
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective
-from mtv_jax.training.checkpoint import CheckpointConfig
+from mtv_jax.training.checkpoint import CheckpointConfig, Checkpointer
 from mtv_jax.training.ema import EmaConfig
 from mtv_jax.training.model import Model, Weights
 from mtv_jax.training.optim import OptimConfig, Optimizer
@@ -260,6 +261,26 @@ class System:
     def evaluators(self) -> tuple[Evaluator, ...]:
         """The config's evaluators."""
         return tuple(named_objects("evals", self.run.evals, self._trusted))
+
+
+def restored(
+    workdir: pathlib.Path,
+    config: Section,
+    *,
+    step: int | None = None,
+    trusted: tuple[str, ...] = (),
+) -> tuple[System, TrainState]:
+    """A run's system and a checkpoint of it (the newest by default), on the devices that are here.
+
+    Raises:
+        UserError: no such checkpoint, or one of another model.
+    """
+    system = System({**config, "mesh": {"data": -1, "fsdp": 1}}, trusted=trusted)
+    saver = Checkpointer(workdir, system.checkpoint)
+    try:
+        return system, saver.restore(system.abstract_state, step)
+    finally:
+        saver.close()
 
 
 def named_objects(section: str, specs: Section, trusted: tuple[str, ...]) -> Iterator[Any]:

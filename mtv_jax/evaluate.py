@@ -57,22 +57,16 @@ def _run(
     workdir: str, config: dict[str, Any] | None
 ) -> "tuple[Sequence[Evaluator], EvalContext, dict]":
     """Evaluators, context and provenance of a run's checkpoint, on whatever devices are here."""
-    from mtv_jax.assemble import System
+    from mtv_jax.assemble import restored
     from mtv_jax.core.config import fingerprint
-    from mtv_jax.training.checkpoint import Checkpointer, steps_in
 
     trained = cli.run_config(workdir)
-    trained["mesh"] = {"data": -1, "fsdp": 1}
     if config is not None:
         trained["evals"] = config["evals"]
-    system = System(trained, trusted=tuple(cli.TRUST_ROOT.value))
-    step = (
-        _STEP.value if _STEP.value is not None else max(steps_in(pathlib.Path(workdir)), default=0)
+    system, state = restored(
+        pathlib.Path(workdir), trained, step=_STEP.value, trusted=tuple(cli.TRUST_ROOT.value)
     )
-    saver = Checkpointer(pathlib.Path(workdir), system.checkpoint)
-    state = saver.restore(system.abstract_state, step)
-    saver.close()
-    about = {"workdir": workdir, "step": step, "config": fingerprint(trained)}
+    about = {"workdir": workdir, "step": int(state.step), "config": fingerprint(trained)}
     return system.evaluators, system.eval_context(state), about
 
 

@@ -22,3 +22,8 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 assert check_shapes(), "beartype is missing: pip install -r requirements.txt"
+
+
+def pytest_addoption(parser):
+    """`make golden`."""
+    parser.addoption("--rewrite_golden", action="store_true", help="rewrite the golden files")

@@ -26,7 +26,7 @@ class Retrieval(Evaluator):
         return (self.store,)
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
-        rows, captions = self._distinct()
+        rows, captions = self.distinct()
         images = ctx.image_features(self.store)[rows]
         scores = images @ ctx.text_features(captions).T
         numbers: dict[str, float] = {"gallery": float(len(rows))}
@@ -37,7 +37,12 @@ class Retrieval(Evaluator):
                 numbers[f"{direction}_r{k}/chance"] = min(k / len(rows), 1.0)
         return numbers
 
-    def _distinct(self) -> tuple[list[int], list[str]]:
+    def distinct(self) -> tuple[list[int], list[str]]:
+        """Rows of the gallery and their captions, canonical.
+
+        Raises:
+            UserError: the store has fewer distinct captions than the gallery.
+        """
         rows: list[int] = []
         captions: dict[str, None] = {}
         for row, value in enumerate(store_column(self.store, "caption")):

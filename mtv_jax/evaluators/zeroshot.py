@@ -7,6 +7,7 @@ Class vectors are means of unit prompt vectors, renormalised; ties go to the low
 import dataclasses
 
 import numpy as np
+from jaxtyping import Float, Int64
 
 from mtv_jax.core.errors import UserError
 from mtv_jax.evaluators.base import EvalContext, Evaluator, open_store, store_column
@@ -30,25 +31,38 @@ class ZeroShot(Evaluator):
         return (self.store,)
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
-        names = self._class_names()
-        labels = np.asarray([v[0] for v in store_column(self.store, "class_id", self.limit)])
-        images = ctx.image_features(self.store, self.limit)
-        texts = ctx.text_features([p.format(name) for name in names for p in self.prompts])
-        classes = texts.reshape(len(names), len(self.prompts), -1).mean(axis=1)
-        classes /= np.linalg.norm(classes, axis=-1, keepdims=True)
-        ranked = np.argsort(-(images @ classes.T), axis=1, kind="stable")
+        scores, labels = self.scores(ctx), self.labels()
+        ranked = np.argsort(-scores, axis=1, kind="stable")
         hits = ranked == labels[:, None]
-        chance = 1.0 / len(names)
+        chance = 1.0 / scores.shape[1]
         return {
             "top1": float(hits[:, 0].mean()),
             "top1/chance": chance,
             "top5": float(hits[:, :5].any(axis=1).mean()),
             "top5/chance": min(5 * chance, 1.0),
-            "classes": float(len(names)),
+            "classes": float(scores.shape[1]),
             "images": float(len(labels)),
         }
 
-    def _class_names(self) -> list[str]:
+    def scores(self, ctx: EvalContext) -> Float[np.ndarray, "b c"]:
+        """Cosine of every image with every class."""
+        names = self.class_names()
+        texts = ctx.text_features([p.format(name) for name in names for p in self.prompts])
+        classes = texts.reshape(len(names), len(self.prompts), -1).mean(axis=1)
+        classes /= np.linalg.norm(classes, axis=-1, keepdims=True)
+        return ctx.image_features(self.store, self.limit) @ classes.T
+
+    def labels(self) -> Int64[np.ndarray, " b"]:
+        """The true classes."""
+        values = store_column(self.store, "class_id", self.limit)
+        return np.asarray([value[0] for value in values], np.int64)
+
+    def class_names(self) -> list[str]:
+        """Names of the classes, in label order.
+
+        Raises:
+            UserError: the store's manifest names none.
+        """
         classes = open_store(self.store).provenance.get("classes")
         if not classes:
             raise UserError(

@@ -34,7 +34,7 @@ def test_warmup_then_cosine_to_zero():
     np.testing.assert_allclose(float(rate(999)), 5e-4, rtol=1e-6)
     np.testing.assert_allclose(float(rate((1000 + 48_828) / 2)), 2.5e-4, rtol=1e-4)
     assert float(rate(48_828)) < 1e-12
-    with pytest.raises(UserError, match="must exceed optim.warmup_steps"):
+    with pytest.raises(UserError, match=r"must exceed optim\.warmup_steps"):
         warmup_cosine(1.0, 10, 10)
 
 

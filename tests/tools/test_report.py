@@ -199,7 +199,7 @@ def test_the_right_image_and_caption_are_framed(world, right):
     evaluator = Retrieval(name="r", store=str(world / "test"), gallery=16)
     texts = np.eye(16) if right else -np.eye(16)
     images = np.zeros((32, 16))
-    images[evaluator._distinct()[0]] = np.eye(16)
+    images[evaluator.distinct()[0]] = np.eye(16)
     by_text, by_image = pictures.draw(evaluator, _Oracle(images, texts))
     for picture in (by_text, by_image):
         assert _has(picture.image, RIGHT) == right and _has(picture.image, WRONG) != right

@@ -30,7 +30,7 @@ TEACHER = EmaConfig(
 NAMES = ("sigmoid_vl", "mixture", "distill")
 
 
-def _factory(names=NAMES, ema=TEACHER, **optim) -> StateFactory:
+def step_factory(names=NAMES, ema=TEACHER, **optim) -> StateFactory:
     optimizer = Optimizer(OptimConfig(warmup_steps=2, **optim), 100)
     return StateFactory(model=tiny_model(names), optimizer=optimizer, ema=ema, frozen=FROZEN)
 
@@ -44,12 +44,12 @@ def _step(factory: StateFactory, micro_batches: int = 1):
 
 @functools.cache
 def _state(names=NAMES):
-    factory = _factory(names)
+    factory = step_factory(names)
     return jax.jit(lambda: factory.init(jax.random.key(0), tiny_batch(factory.model)))()
 
 
 def test_a_step_moves_everything_it_should():
-    factory = _factory()
+    factory = step_factory()
     state, metrics = _step(factory)(_state(), FROZEN, tiny_batch(factory.model))
     assert int(state.step) == 1 and int(join_position(np.asarray(state.position))) == BATCH
     assert float(metrics["skipped"]) == 0.0 and np.isfinite(float(metrics["loss"]))
@@ -68,7 +68,7 @@ def test_3_the_teacher_is_the_ema_set_only():
 
 
 def test_10_teacher_after_one_step():
-    factory = _factory()
+    factory = step_factory()
     state, _ = _step(factory)(_state(), FROZEN, tiny_batch(factory.model))
     old, new = _state().ema["backbone"], {"image": state.params["backbone"]["image"]}
     expected = jax.tree.map(lambda o, n: 0.994 * o + 0.006 * n, old, new)
@@ -94,7 +94,7 @@ def test_a_step_that_is_not_finite_changes_only_step_and_position():
             "objectives": (Exploding(name="distill"),),
         }
     )
-    factory = dataclasses.replace(_factory(("distill",), EmaConfig()), model=model)
+    factory = dataclasses.replace(step_factory(("distill",), EmaConfig()), model=model)
     state = jax.jit(lambda: factory.init(jax.random.key(0), tiny_batch(model)))()
     step = _step(factory)
     bad, metrics = step(state, FROZEN, tiny_batch(model, first_position=1000))
@@ -147,7 +147,7 @@ def test_splitting_rows_keeps_runs_together_and_merges_back():
 
 @pytest.mark.parametrize("shape", [(8, 1), (2, 4)], ids=["data8", "data2-fsdp4"])
 def test_sharded_training_equals_one_device(shape):
-    factory = _factory(("sigmoid_vl",), EmaConfig())
+    factory = step_factory(("sigmoid_vl",), EmaConfig())
     mesh = make_mesh(MeshConfig(data=shape[0], fsdp=shape[1]))
     with jax.set_mesh(mesh):
         abstract = factory.abstract(mesh, tiny_batch(factory.model))
@@ -162,7 +162,7 @@ def test_sharded_training_equals_one_device(shape):
 
 
 def test_11_the_data_parallel_vl_step_has_no_all_to_all_and_no_permute():
-    factory = _factory(("sigmoid_vl",), EmaConfig())
+    factory = step_factory(("sigmoid_vl",), EmaConfig())
     mesh = make_mesh(MeshConfig(data=8))
     with jax.set_mesh(mesh):
         batch = put_batch(mesh, BATCH, tiny_batch(factory.model))

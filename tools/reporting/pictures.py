@@ -75,16 +75,9 @@ def restore(
     Raises:
         UserError: no checkpoint, or a config or tokenizer that cannot be.
     """
-    from mtv_jax.assemble import System
-    from mtv_jax.training.checkpoint import Checkpointer, steps_in
+    from mtv_jax.assemble import restored
 
-    steps = steps_in(workdir)
-    if not steps:
-        raise UserError(f"{workdir} has no checkpoint yet")
-    system = System({**config, "mesh": {"data": -1, "fsdp": 1}}, trusted=tuple(trusted))
-    saver = Checkpointer(workdir, system.checkpoint)
-    state = saver.restore(system.abstract_state, steps[-1])
-    saver.close()
+    system, state = restored(workdir, config, trusted=tuple(trusted))
     return system.evaluators, system.eval_context(state)
 
 
@@ -101,14 +94,8 @@ def draw(evaluator: "Evaluator", ctx: "EvalContext") -> list[Picture]:
 
 
 def _classified(evaluator: "ZeroShot", ctx: "EvalContext") -> Picture:
-    from mtv_jax.evaluators.base import store_column
-
-    names = evaluator._class_names()
-    labels = [int(v[0]) for v in store_column(evaluator.store, "class_id", evaluator.limit)]
-    texts = ctx.text_features([p.format(name) for name in names for p in evaluator.prompts])
-    classes = texts.reshape(len(names), len(evaluator.prompts), -1).mean(axis=1)
-    classes /= np.linalg.norm(classes, axis=-1, keepdims=True)
-    scores = ctx.image_features(evaluator.store, evaluator.limit) @ classes.T
+    names, labels = evaluator.class_names(), evaluator.labels()
+    scores = evaluator.scores(ctx)
     cells = [
         _class_cell(_image(evaluator.store, row), scores[row], labels[row], names)
         for row in _spread(len(labels), _CLASSIFIED)
@@ -135,7 +122,7 @@ def _class_cell(
 
 
 def _retrieved(evaluator: "Retrieval", ctx: "EvalContext") -> list[Picture]:
-    rows, captions = evaluator._distinct()
+    rows, captions = evaluator.distinct()
     scores = ctx.image_features(evaluator.store)[rows] @ ctx.text_features(captions).T
     queries = _spread(len(rows), _QUERIES)
 
