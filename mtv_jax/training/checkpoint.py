@@ -75,8 +75,10 @@ class Checkpointer:
         """
         root = pathlib.Path(self._checkpointer.directory)
         step = self.latest if step is None else step
-        if step is None or not (root / str(step)).is_dir():
-            raise UserError(f"{root} has no checkpoint of step {step}; train first")
+        if step is None:
+            raise UserError(f"{root.parent} has no checkpoint yet; train first")
+        if not (root / str(step)).is_dir():
+            raise UserError(f"{root.parent} has no checkpoint of step {step}")
         saved = array_metadata(root, step)
         wanted = jax.tree.map(lambda a: (tuple(a.shape), str(a.dtype)), vars(abstract))
         _refuse_mismatch(_by_path(saved), _by_path(wanted))

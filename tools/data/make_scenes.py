@@ -2,12 +2,14 @@
 """Renders textured, lit 3-D scenes with exact labels: OUTPUT/train and OUTPUT/test.
 
 One to four objects of 33 classes stand on a ground before a sky or a wall; the main object is the
-biggest on the screen. Class, colour, pattern, finish, size and surroundings of the main object are
-independent, but for the pairs of class and colour that only main objects of the test split have
-(two colours a class, listed in the manifests). Every store has image, caption, height, width,
-class_id and class_name, and the sidecars regions_v1 (boxes, phrases, scores) and depth_v1
-(disparity); the test store has scene_v1 too: segmentation, metric depth, camera, a second view
-with its depth and camera, keypoints of parts. The manifest's provenance lists the classes.
+biggest on the screen. Its class, colour, pattern, finish, size and surroundings are independent of
+each other. Some combinations of class, colour and pattern are kept for the main objects of the
+test split: tools/scenes/identity.py has the rule, the manifests have the list.
+
+Every store has image, caption, height, width, class_id and class_name, and the sidecars regions_v1
+(boxes, phrases, scores) and depth_v1 (disparity). The test store has scene_v1 too: segmentation,
+metric depth, camera, a second view with its depth and camera, keypoints of parts. The provenance
+in the manifest lists the classes in the order of their ids.
 
 Scene i of a split depends on the seed, the split and i alone. A killed run goes on when the same
 command is given again.
