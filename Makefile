@@ -25,7 +25,7 @@ $(READY): $(LOCK)
 	@touch $@
 
 quickstart: $(READY)  ## data, training, evaluation, export: minutes on two CPU cores
-	$(PY) -m tools.data.make_scenes --output $(DATA) --train 8000 --test 1000 --workers 2
+	$(PY) -m tools.data.make_scenes --output $(DATA) --train 6000 --test 800 --workers 2
 	$(PY) -m tools.data.train_tokenizer --store $(DATA)/train --output $(DATA)/tokenizer.model \
 	    --vocab_size 512
 	$(PY) -m mtv_jax.train --config configs/quickstart.py --workdir $(RUN)
