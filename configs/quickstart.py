@@ -14,7 +14,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     options = common.parse_arg(arg, tasks="vl", data="data/quickstart")
     train, test = f"{options.data}/train", f"{options.data}/test"
     c = common.base()
-    c.batch_size, c.total_steps = 64, 1600
+    c.batch_size, c.total_steps = 64, 1800
     c.model.update(
         image_size=64,
         patch_size=8,
@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     # Embeddings start small (SigLIP's init) and a short run is over before they have grown.
     c.optim.update(lr=1e-3, warmup_steps=50, lr_rules=((".*(pos|token)_embed", 10.0), (".*", 1.0)))
-    c.checkpoint.every = 400
+    c.checkpoint.every = 600
     c.log.every = 50
     c.evals = dict(
         zeroshot=dict(
@@ -49,7 +49,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             type="mtv_jax.evaluators.retrieval:Retrieval", every=0, store=test, gallery=500
         ),
         heldout=dict(
-            type="mtv_jax.evaluators.heldout:HeldoutLoss", every=400, store=test, batches=4
+            type="mtv_jax.evaluators.heldout:HeldoutLoss", every=600, store=test, batches=4
         ),
     )
     return c

@@ -149,9 +149,9 @@ def _draw_cameras(vary: Vary, main: Thing, plan: Plan) -> tuple[Camera, Camera]:
         width=plan.width,
         height=plan.height,
     )
-    # From behind, a mug has no handle and a bed is a board.
+    # Around three quarters: from behind a bed is a board, from the front a sail is a line.
     turn, rise = (25, 22) if plan.portrait else (60, 32)
-    azimuth, elevation = main.heading + vary.between(-turn, turn), vary.between(8, rise)
+    azimuth, elevation = main.heading + 60 + vary.between(-turn, turn), vary.between(8, rise)
     distance = 2.5 * main.radius / np.sin(half_fov)
     fill = vary.between(0.85, 0.95) if plan.portrait else vary.between(0.68, 0.9)
     for _ in range(2):  # what fills the frame shrinks about as the distance grows

@@ -36,7 +36,7 @@ FINISHES = ("matte", "shiny", "metallic")
 SIZES = {"small": 0.65, "medium": 1.0, "large": 1.5}
 
 _WHITE, _GRAY, _DARK = (0.82, 0.82, 0.80), (0.28, 0.28, 0.29), (0.035, 0.035, 0.038)
-_SHADE = 0.45  # how far a pattern's second colour is from the first, towards white or dark
+_SHADE = 0.3  # how far a pattern's second colour is from the first, towards white or dark
 _AXES = ((0, 0, 1), (1, 0, 0), (0, 1, 0), (0.7, 0, 0.7), (0, 0.7, 0.7), (0.6, 0.6, 0.5))
 
 
@@ -67,17 +67,14 @@ class Material:
 
 def draw_material(vary: Vary, color: str, pattern: str, finish: str) -> Material:
     """A material of that description, random in all it leaves open."""
-    own = np.array(COLORS[color])
-    toward = _WHITE if own.mean() < 0.3 else _DARK
-    neutrals = [
-        n for n in (_WHITE, _GRAY, _DARK) if np.linalg.norm(np.sqrt(n) - np.sqrt(own)) > 0.3
-    ]
+    own = np.sqrt(COLORS[color])  # shades are mixed as the eye sees them
+    toward = np.sqrt(_WHITE if own.mean() < 0.55 else _DARK)
     return Material(
         color=color,
         pattern=pattern,
         finish=finish,
-        second=tuple(own + _SHADE * (np.array(toward) - own)),
-        accent=vary.pick(neutrals),
+        second=tuple((own + _SHADE * (toward - own)) ** 2),
+        accent=_GRAY if color == "black" else _DARK,
         axis=vary.pick(_AXES),
         period=vary.between(0.16, 0.24),
         phase=(vary.between(0, 1), vary.between(0, 1), vary.between(0, 1)),

@@ -60,7 +60,7 @@ def draw_plan(seed: int, split: str, index: int, size: int) -> Plan:
     vary = _stream(seed, split, index, 0)
     main = draw_identity(vary, HELD_OUT if split == "test" else FREE)
     long_side = round(size * 4 / 3)
-    width, height = vary.pick(((size, size), (size, size), (long_side, size), (size, long_side)))
+    width, height = vary.pick((*[(size, size)] * 4, (long_side, size), (size, long_side)))
     portrait = vary.chance(0.6)
     count = 1 if portrait else vary.pick((1, 1, 2, 2, 2, 3, 3, 4))
     return Plan(main, count, portrait, draw_surroundings(vary), width, height)
