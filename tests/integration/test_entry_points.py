@@ -16,18 +16,9 @@ MODULES = ("mtv_jax.train", "mtv_jax.evaluate", "mtv_jax.export")
 
 def _error(command: list[str], devices: int = 1) -> str:
     """The one line on stderr of a command that must fail with status 2."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(devices),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    output = run(command, devices=devices, expect=2)
+    lines = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in output, output
     return lines[0]
 
 
