@@ -40,7 +40,6 @@ def base() -> ConfigDict:
                 vocab_size=32_000,
                 text_length=64,
                 pooling="map",
-                has_mask_token=False,
                 dtype="bfloat16",
                 remat="none",
                 scan_unroll=1,
@@ -81,6 +80,11 @@ def store(path: str, **kwargs: Any) -> dict[str, Any]:
     """One store of a mixture, every field present."""
     defaults = dict(weight=1.0, sidecars=(), selection="", block=1, window=1)
     return dict(path=path, **{**defaults, **kwargs})
+
+
+def eval_data(path: str, *, selection: str = "") -> dict[str, Any]:
+    """What every evaluator reads, every field present."""
+    return dict(store=path, selection=selection, sidecars=())
 
 
 def views(*, image_size: int, text_length: int) -> dict[str, Any]:

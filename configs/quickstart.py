@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The quick start: made scenes, a tiny pair of towers, minutes on two CPU cores.
 
-python -m mtv_jax.train --config configs/quickstart.py --workdir runs/quickstart
+    python -m mtv_jax.train --config configs/quickstart.py --workdir runs/quickstart
+
+The same recipe on your own images, a store with the selections `train` and `heldout`:
+
+    python -m mtv_jax.train --config configs/quickstart.py:store=STORE --workdir runs/own
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -10,9 +16,16 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """`data=DIR` holds the stores train and test and tokenizer.model."""
-    options = common.parse_arg(arg, tasks="vl", data="data/quickstart")
-    train, test = f"{options.data}/train", f"{options.data}/test"
+    """`data=DIR` holds the stores train and test; `store=STORE` is one store, split.
+
+    Both hold tokenizer.model.
+    """
+    options = common.parse_arg(arg, tasks="vl", data="data/quickstart", store="")
+    train = common.store(options.store or f"{options.data}/train")
+    heldout = common.eval_data(f"{options.data}/test")
+    if options.store:
+        train["selection"] = "train"
+        heldout = common.eval_data(options.store, selection="heldout")
     c = common.base()
     c.batch_size, c.total_steps = 64, 1800
     c.model.update(
@@ -29,27 +42,33 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.objectives = common.objectives(options.tasks)
     c.objectives.sigmoid_vl.chunk = 64
     c.input.update(
-        stores=dict(train=common.store(train)),
-        tokenizer=f"{options.data}/tokenizer.model",
+        stores=dict(train=train),
+        tokenizer=f"{options.store or options.data}/tokenizer.model",
         text_length=20,
     )
     # Embeddings start small (SigLIP's init) and a short run is over before they have grown.
     c.optim.update(lr=1e-3, warmup_steps=50, lr_rules=((".*(pos|token)_embed", 10.0), (".*", 1.0)))
     c.checkpoint.every = 600
     c.log.every = 50
-    c.evals = dict(
-        zeroshot=dict(
-            type="mtv_jax.evaluators.zeroshot:ZeroShot",
-            every=0,
-            store=test,
-            prompts=("a {}", "a photo of a {}", "{}"),
-            limit=0,
-        ),
+    c.evals = _evals(heldout, classes=not options.store)
+    return c
+
+
+def _evals(heldout: dict[str, Any], *, classes: bool) -> dict[str, Any]:
+    """Evaluators of held-out rows; `classes` says whether they are labelled."""
+    zeroshot = dict(
+        type="mtv_jax.evaluators.zeroshot:ZeroShot",
+        every=0,
+        **heldout,
+        limit=0,
+        prompts=("a {}", "a photo of a {}", "{}"),
+    )
+    return dict(
+        **({"zeroshot": zeroshot} if classes else {}),
         retrieval=dict(
-            type="mtv_jax.evaluators.retrieval:Retrieval", every=0, store=test, gallery=500
+            type="mtv_jax.evaluators.retrieval:Retrieval", every=0, **heldout, gallery=500
         ),
         heldout=dict(
-            type="mtv_jax.evaluators.heldout:HeldoutLoss", every=600, store=test, batches=4
+            type="mtv_jax.evaluators.heldout:HeldoutLoss", every=600, **heldout, batches=4
         ),
     )
-    return c

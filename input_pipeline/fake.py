@@ -31,6 +31,7 @@ def fake_batch(
         shape, dtype = entry
         batch[name] = _noise(generator, (batch_size, *shape), np.dtype(dtype))
     batch["position"] = split_position(first_position + np.arange(batch_size))
+    batch["record_id"] = np.stack([np.arange(batch_size)] * 3, axis=-1).astype(np.int32)
     batch["image_size"] = np.full((batch_size, 2), canvas, np.int32)
     return batch
 

@@ -12,13 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from input_pipeline.eval_set import EvalSet
 from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_stream
 from input_pipeline.records import SampleSource, sample_shapes
 from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core import config as cfg
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import Field
-from mtv_jax.core.passes import ImageView, TextView, View
+from mtv_jax.core.passes import ImageView, TextView, View, merge_plans, needs_mask_token
 from mtv_jax.dist.mesh import MeshConfig, batch_sharding, local_rows, make_mesh, put_batch
 from mtv_jax.evaluators.base import EvalContext, Evaluator
 from mtv_jax.models.encoder import Encoder
@@ -92,8 +93,11 @@ class System:
         self.mesh: Mesh = make_mesh(cfg.build(MeshConfig, self.run.mesh, "mesh"), devices)
         self._trusted = trusted
 
-        encoder = cfg.build(Encoder, self.run.model, "model")
         objectives = tuple(named_objects("objectives", self.run.objectives, trusted))
+        encoder = dataclasses.replace(
+            cfg.build(Encoder, self.run.model, "model"),
+            has_mask_token=needs_mask_token(merge_plans(o.passes() for o in objectives)),
+        )
         self.fields = _union_of_fields(objectives)
         views: tuple[View, ...] = tuple(named_objects("views", self.run.views, trusted))
         self.model = Model(
@@ -226,10 +230,11 @@ class System:
         return put_batch(self.mesh, self.run.batch_size, local)
 
     def heldout_losses(
-        self, state: TrainState, path: str, count: int
+        self, state: TrainState, data: EvalSet, count: int
     ) -> Iterator[Mapping[str, LossOut]]:
-        """Losses of `state` on the first `count` batches of another store."""
-        stores = {"heldout": {"path": path}}
+        """Losses of `state` on the first `count` batches of other data."""
+        spec = {"path": data.store, "selection": data.selection, "sidecars": data.sidecars}
+        stores = {"heldout": spec}
         for _, local in zip(range(count), self.batches(0, stores), strict=False):
             with jax.set_mesh(self.mesh):
                 yield self._losses(state, self.put(local))

@@ -56,13 +56,11 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     """Trains, or goes on where the run directory stands; 0 when the run is complete."""
     import jax
 
-    from mtv_jax.evaluators.base import open_store
     from mtv_jax.training import plan, rundir
     from mtv_jax.training.checkpoint import Checkpointer
 
     for evaluator in system.evaluators:
-        for path in evaluator.needs():
-            open_store(path)
+        evaluator.data.open()
     rundir.open_rundir(workdir, system.config, allow_changed=_ALLOW.value)
     cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
     plan.write(system.model, system.abstract_state, workdir)

@@ -151,6 +151,11 @@ def wanted(feature: T | None) -> T:
 Plan = Mapping[Pass, Wants]
 
 
+def needs_mask_token(plan: Plan) -> bool:
+    """Whether some pass replaces masked patches."""
+    return any(request.patch_mask and request.mask_mode == "replace" for request in plan)
+
+
 def merge_plans(plans: Iterable[Plan]) -> dict[Pass, Wants]:
     """Union of what objectives want, in order of their pass ids (so order never matters)."""
     merged: dict[Pass, Wants] = {}

@@ -20,16 +20,15 @@ from jax.sharding import Mesh
 from jaxtyping import Float, PyTree
 
 from input_pipeline import decode
-from input_pipeline.store import Store
+from input_pipeline.eval_set import EvalSet
 from input_pipeline.tokenizer import Tokenizer
-from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Wants
 from mtv_jax.dist.mesh import local_rows, put_batch, replicated
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut
 
 _POOLED = Wants(pooled=True)
-HeldoutLosses = Callable[[str, int], Iterator[Mapping[str, LossOut]]]
+HeldoutLosses = Callable[[EvalSet, int], Iterator[Mapping[str, LossOut]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,14 +38,21 @@ class Evaluator(abc.ABC):
     Attributes:
         name: its key in the config; prefixes its numbers.
         every: steps between runs in the training loop; 0 runs it at the end only.
+        store: path of the store it reads.
+        selection: name of a selection file of that store; "" for all rows.
+        sidecars: labels to open beside the store's base shards.
     """
 
     name: str
     every: int = 0
+    store: str
+    selection: str = ""
+    sidecars: tuple[str, ...] = ()
 
-    @abc.abstractmethod
-    def needs(self) -> tuple[str, ...]:
-        """Paths of the stores it reads; they are opened before a run starts."""
+    @property
+    def data(self) -> EvalSet:
+        """What it reads; opened before a run starts."""
+        return EvalSet(store=self.store, selection=self.selection, sidecars=tuple(self.sidecars))
 
     @abc.abstractmethod
     def run(self, ctx: "EvalContext") -> dict[str, float]:
@@ -67,7 +73,7 @@ class EvalContext:
         tokenizer: for texts.
         mesh: devices to use.
         batch_size: images at a time over all devices.
-        losses: `(store path, batches)` → every objective's losses, when the model has its heads.
+        losses: `(data, batches)` → every objective's losses, when the model has its heads.
         poll: called between batches, so that a preemption gets in.
     """
 
@@ -87,17 +93,16 @@ class EvalContext:
         self._mesh = mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._rows = local_rows(mesh, self._batch_size)
-        self._image_memo: dict[tuple[str, int], np.ndarray] = {}
+        self._image_memo: dict[EvalSet, np.ndarray] = {}
 
-    def image_features(self, path: str, limit: int = 0) -> Float[np.ndarray, "b d"]:
-        """Unit pooled vectors of a store's first `limit` images (0: all), float32."""
-        key = (path, limit)
-        if key not in self._image_memo:
-            store = open_store(path)
-            count = min(limit or store.num_rows, store.num_rows)
-            read = functools.partial(self._read_image, store)
-            self._image_memo[key] = self._embed(self._image_fn, read, count)
-        return self._image_memo[key]
+    def image_features(self, data: EvalSet) -> Float[np.ndarray, "b d"]:
+        """Unit pooled vectors of a set's images, float32; embedded once."""
+        if data not in self._image_memo:
+            side = self.encoder.image_size
+            self._image_memo[data] = self._embed(
+                self._image_fn, lambda i: decode.resize_for_eval(data.image(i), side), len(data)
+            )
+        return self._image_memo[data]
 
     def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]:
         """Unit pooled vectors of texts, float32."""
@@ -113,11 +118,6 @@ class EvalContext:
             with jax.set_mesh(self._mesh):
                 parts.append(np.asarray(fn(self.params, batch)))
         return np.concatenate(parts)[:count]
-
-    def _read_image(self, store: Store, row: int) -> np.ndarray:
-        at = store.locate(row)
-        image = decode.decode_image(store.read(at.shard, at.row, ["image"])["image"][0])
-        return decode.resize_for_eval(image, self.encoder.image_size)
 
     @functools.cached_property
     def _image_fn(self) -> Callable:
@@ -138,25 +138,3 @@ class EvalContext:
 def _unit(x: Any) -> Any:
     x = x.astype(jnp.float32)
     return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-8)
-
-
-@functools.lru_cache(maxsize=8)
-def open_store(path: str) -> Store:
-    """A store of an evaluation set."""
-    return Store.open(path)
-
-
-def store_column(path: str, name: str, limit: int = 0) -> list[Any]:
-    """One column of a store's first rows, as `Store.read` gives it.
-
-    Raises:
-        UserError: the store lacks the column, or a row of it.
-    """
-    store = open_store(path)
-    if name not in store.fields:
-        raise UserError(f"the evaluation store {path} has no column {name!r}")
-    values = []
-    for row in range(min(limit or store.num_rows, store.num_rows)):
-        at = store.locate(row)
-        values.append(store.read(at.shard, at.row, [name]).get(name))
-    return values

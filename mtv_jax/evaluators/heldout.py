@@ -11,18 +11,13 @@ from mtv_jax.evaluators.base import EvalContext, Evaluator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldoutLoss(Evaluator):
-    """Mean losses over the first batches of a store.
+    """Mean losses over some batches, drawn, cut and masked as training would.
 
     Attributes:
-        store: path of the store.
         batches: batches averaged.
     """
 
-    store: str
     batches: int = 4
-
-    def needs(self) -> tuple[str, ...]:
-        return (self.store,)
 
     def unavailable(self, ctx: EvalContext) -> str:
         return "" if ctx.losses else "an exported model has no objectives"
@@ -30,7 +25,7 @@ class HeldoutLoss(Evaluator):
     def run(self, ctx: EvalContext) -> dict[str, float]:
         assert ctx.losses is not None
         sums: dict[str, list[float]] = {}
-        for losses in itertools.islice(ctx.losses(self.store, self.batches), self.batches):
+        for losses in itertools.islice(ctx.losses(self.data, self.batches), self.batches):
             ctx.poll()
             for name, out in losses.items():
                 sums.setdefault(name, []).append(float(out.loss))

@@ -7,7 +7,7 @@ import numpy as np
 
 from input_pipeline.tokenizer import canonicalize
 from mtv_jax.core.errors import UserError
-from mtv_jax.evaluators.base import EvalContext, Evaluator, store_column
+from mtv_jax.evaluators.base import EvalContext, Evaluator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,19 +15,14 @@ class Retrieval(Evaluator):
     """R@1, R@5 and R@10, text to image and image to text.
 
     Attributes:
-        store: path of the store.
         gallery: images with pairwise distinct captions, first come first; 0 for all there are.
     """
 
-    store: str
     gallery: int = 0
-
-    def needs(self) -> tuple[str, ...]:
-        return (self.store,)
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         rows, captions = self.distinct()
-        images = ctx.image_features(self.store)[rows]
+        images = ctx.image_features(self.data)[rows]
         scores = images @ ctx.text_features(captions).T
         numbers: dict[str, float] = {"gallery": float(len(rows))}
         for direction, matrix in (("i2t", scores), ("t2i", scores.T)):
@@ -45,7 +40,7 @@ class Retrieval(Evaluator):
         """
         rows: list[int] = []
         captions: dict[str, None] = {}
-        for row, value in enumerate(store_column(self.store, "caption")):
+        for row, value in enumerate(self.data.column("caption")):
             text = canonicalize(value[0].decode()) if value else ""
             if text and text not in captions:
                 rows.append(row)
@@ -54,7 +49,7 @@ class Retrieval(Evaluator):
                 break
         if self.gallery and len(rows) < self.gallery:
             raise UserError(
-                f"the store {self.store} has {len(rows)} distinct captions, fewer than the "
+                f"the store {self.data} has {len(rows)} distinct captions, fewer than the "
                 f"gallery of {self.gallery}; make the store larger or the gallery smaller"
             )
         return rows, list(captions)

@@ -9,26 +9,26 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int64
 
+from input_pipeline.eval_set import EvalSet
 from mtv_jax.core.errors import UserError
-from mtv_jax.evaluators.base import EvalContext, Evaluator, open_store, store_column
+from mtv_jax.evaluators.base import EvalContext, Evaluator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ZeroShot(Evaluator):
-    """Top-1 and top-5 accuracy over a store with class labels.
+    """Top-1 and top-5 accuracy over a store with labels; its manifest names the classes.
 
     Attributes:
-        store: path of the store; its manifest names the classes.
         prompts: templates with one `{}`.
-        limit: images used; 0 for all.
+        limit: images used, the first ones; 0 for all.
     """
 
-    store: str
     prompts: tuple[str, ...] = ("a photo of a {}", "a {}", "{}")
     limit: int = 0
 
-    def needs(self) -> tuple[str, ...]:
-        return (self.store,)
+    @property
+    def data(self) -> EvalSet:
+        return dataclasses.replace(super().data, limit=self.limit)
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         scores, labels = self.scores(ctx), self.labels()
@@ -50,12 +50,11 @@ class ZeroShot(Evaluator):
         texts = ctx.text_features([p.format(name) for name in names for p in self.prompts])
         classes = texts.reshape(len(names), len(self.prompts), -1).mean(axis=1)
         classes /= np.linalg.norm(classes, axis=-1, keepdims=True)
-        return ctx.image_features(self.store, self.limit) @ classes.T
+        return ctx.image_features(self.data) @ classes.T
 
     def labels(self) -> Int64[np.ndarray, " b"]:
         """The true classes."""
-        values = store_column(self.store, "class_id", self.limit)
-        return np.asarray([value[0] for value in values], np.int64)
+        return np.asarray([value[0] for value in self.data.column("class_id")], np.int64)
 
     def class_names(self) -> list[str]:
         """Names of the classes, in label order.
@@ -63,7 +62,7 @@ class ZeroShot(Evaluator):
         Raises:
             UserError: the store's manifest names none.
         """
-        classes = open_store(self.store).provenance.get("classes")
+        classes = self.data.provenance.get("classes")
         if not classes:
             raise UserError(
                 f"the store {self.store} names no classes in its manifest (provenance.classes); "

@@ -14,7 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float, Key, PyTree, Shaped
+from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped
 
 from mtv_jax.core.fields import Field
 from mtv_jax.core.passes import Features, Pass, Plan
@@ -99,9 +99,15 @@ class Objective(abc.ABC):
         del batch, keys
         return {}
 
-    def tables(self, batch: Batch, keys: Key[Array, " b"]) -> dict[str, Shaped[Array, "u t"]]:
-        """Inputs of passes over tables, made from the whole batch before it is split."""
-        del batch, keys
+    def tables(
+        self, batch: Batch, vocabularies: Mapping[str, Int32[Array, "u t"]]
+    ) -> dict[str, Int32[Array, "u t"]]:
+        """Inputs of passes over tables, made from the whole batch before it is split.
+
+        By default a table pass reads the whole vocabulary of its view; what is returned here for
+        that view stands in its place (the distinct phrases of this batch).
+        """
+        del batch, vocabularies
         return {}
 
     @abc.abstractmethod

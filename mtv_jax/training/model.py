@@ -191,9 +191,10 @@ class Model:
         }
 
     def _run_tables(self, weights: Weights, batch: Batch) -> dict[str, Features]:
-        inputs = dict(weights.frozen.get("tables", {}))
+        vocabularies = weights.frozen.get("tables", {})
+        inputs = dict(vocabularies)
         for objective in self.objectives:
-            inputs |= objective.tables(batch, rng.named(batch.keys, objective.name))
+            inputs |= objective.tables(batch, vocabularies)
         return {
             request.id: self.run_pass(weights, request, wants, inputs)
             for request, wants in self.plan.items()

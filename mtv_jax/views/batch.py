@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Key, Shaped, UInt32
+from jaxtyping import Array, Bool, Int32, Key, Shaped, UInt32
 
 from mtv_jax.core import rng
 from mtv_jax.core.fields import Field
@@ -45,6 +45,7 @@ class Batch:
         columns: loader columns by field name, and "image_size" [b, 2] (height, width).
         valid: field name → [b] bool, which samples have the column.
         position: stream positions in two uint32 words.
+        record_id: (store, shard, row); equal ids are the same image.
         keys: per-sample keys, folded from seed and position.
         windows: view name → its drawn windows.
         inputs: what passes read: pixels in [-1, 1] [b (v) h w 3] or ids [b t] by view name, and
@@ -55,13 +56,17 @@ class Batch:
     columns: dict[str, Shaped[Array, "b ..."]]
     valid: dict[str, Bool[Array, " b"]]
     position: UInt32[Array, "b 2"]
+    record_id: Int32[Array, "b 3"]
     keys: Key[Array, " b"]
     windows: dict[str, Window] = dataclasses.field(default_factory=dict)
     inputs: dict[str, Shaped[Array, "b ..."]] = dataclasses.field(default_factory=dict)
     spec: BatchSpec = dataclasses.field(metadata={"static": True})
 
     def under(self, view: str, field: str) -> Shaped[Array, "b ..."]:
-        """A column as `view` sees it: cut, or moved into the view's [0, 1]."""
+        """A column as `view` sees it: cut, or moved into the view's [0, 1].
+
+        A flip also turns the x component of a vector raster (surface normals).
+        """
         recipe, column = self.spec.view(view), self.spec.field(field)
         assert isinstance(recipe, ImageView)
         values = zero_invalid(self.columns[field], self.valid[field])
@@ -70,12 +75,15 @@ class Batch:
             return move_boxes(values, window)
         if column.geometry == "points":
             return move_points(values, window)
-        if column.geometry != "raster":
+        if column.geometry not in ("raster", "vector_raster"):
             raise ValueError(f"{field} has geometry {column.geometry!r}; nothing moves it")
         channels_last = values if values.ndim == 4 else values[..., None]
         moved = cut(
             channels_last.astype(jnp.float32), window, size=recipe.size, method=column.resample
         )
+        if column.geometry == "vector_raster":
+            sign = jnp.where(window.flip, -1.0, 1.0)[..., None, None]
+            moved = moved.at[..., 0].multiply(sign)
         return moved if values.ndim == 4 else moved[..., 0]
 
     def grid(self, view: str) -> int:
@@ -88,15 +96,22 @@ class Batch:
 def open_batch(raw: Mapping[str, Any], *, seed: int, spec: BatchSpec) -> Batch:
     """A loader batch on the device, with every view's windows drawn (no pixels cut yet)."""
     raw = dict(raw)
-    position, valid = raw.pop("position"), raw.pop("valid")
-    raw.pop("record_id", None)
+    position, valid, record_id = raw.pop("position"), raw.pop("valid"), raw.pop("record_id")
     keys = rng.position_keys(seed, position)
     windows = {
         view.name: draw_windows(rng.named(keys, f"window/{view.name}"), raw["image_size"], view)
         for view in spec.views
         if isinstance(view, ImageView)
     }
-    return Batch(columns=raw, valid=valid, position=position, keys=keys, windows=windows, spec=spec)
+    return Batch(
+        columns=raw,
+        valid=valid,
+        position=position,
+        record_id=record_id,
+        keys=keys,
+        windows=windows,
+        spec=spec,
+    )
 
 
 def cut_views(batch: Batch) -> Batch:

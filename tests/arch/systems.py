@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny models for tests of the contract: every objective there is, and the probes."""
+"""Tiny models for tests of the contract: objectives that exist, probes, and planned ones."""
 
 import dataclasses
 import functools
@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.fake import fake_batch
-from mtv_jax.core.passes import ImageView, TextView
+from mtv_jax.core.passes import ImageView, TextView, merge_plans, needs_mask_token
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.sizes import SIZES, TowerSize
 from mtv_jax.objectives.base import Objective
 from mtv_jax.objectives.sigmoid_vl import SigmoidVL
 from mtv_jax.training.model import Model, Weights
 from mtv_jax.views.batch import BatchSpec
+from tests.arch.planned import PLANNED
 from tests.arch.probes import DistillProbe, MixtureProbe, probe_expert
 
 OBJECTIVES: dict[str, Objective] = {
@@ -29,15 +30,20 @@ SIZES["test"] = TowerSize(embed_dim=16, num_layers=4, mlp_dim=32, num_heads=2)
 VIEWS = (
     ImageView(name="global_crop", size=16, area=(0.4, 1.0)),
     ImageView(name="second", size=16, area=(0.2, 1.0), flip=0.5),
+    ImageView(name="local_crops", size=8, count=2, area=(0.05, 0.4), flip=0.5),
     TextView(name="caption", length=8, pooling_slot=7),
+    TextView(name="region_phrases", length=4, pooling_slot=7, field="phrases", table=True),
 )
-FROZEN = {"experts": {"probe": {"kernel": np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)}}}
+FROZEN = {
+    "experts": {"probe": {"kernel": np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)}},
+    "tables": {"region_phrases": jnp.arange(24, dtype=jnp.int32).reshape(6, 4)},
+}
 
 
 @functools.cache
 def tiny_model(names: tuple[str, ...], dtype: str = "float32") -> Model:
     """A model of the named objectives over towers of width 16."""
-    objectives = tuple(OBJECTIVES[name] for name in names)
+    objectives = tuple((OBJECTIVES | PLANNED)[name] for name in names)
     fields = {f.name: f for o in objectives for f in o.fields()}
     encoder = Encoder(
         image_size=16,
@@ -47,6 +53,7 @@ def tiny_model(names: tuple[str, ...], dtype: str = "float32") -> Model:
         vocab_size=32,
         text_length=8,
         dtype=dtype,
+        has_mask_token=needs_mask_token(merge_plans(o.passes() for o in objectives)),
     )
     return Model(
         encoder=encoder,

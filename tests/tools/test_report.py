@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_pipeline.eval_set import EvalSet
 from mtv_jax.assemble import System
 from mtv_jax.core.config import fingerprint
 from mtv_jax.evaluators.retrieval import Retrieval
@@ -174,8 +175,8 @@ class _Oracle:
     images: np.ndarray
     texts: np.ndarray
 
-    def image_features(self, path: str, limit: int = 0) -> np.ndarray:
-        return self.images[: limit or None]
+    def image_features(self, data: EvalSet) -> np.ndarray:
+        return self.images[: len(data)]
 
     def text_features(self, texts: list[str]) -> np.ndarray:
         return self.texts[: len(texts)]

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE
+from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE, Field
 from mtv_jax.core.passes import ImageView, TextView
 from mtv_jax.core.position import split_position
 from mtv_jax.views.batch import Batch, BatchSpec, cut_views, open_batch
 
+NORMALS = Field(name="normals", shape="h w 3", geometry="vector_raster")
 SPEC = BatchSpec(
     views=(
         ImageView(name="crop", size=32, area=(0.3, 0.9), flip=0.5),
@@ -18,10 +19,11 @@ SPEC = BatchSpec(
         TextView(name="caption", length=4, pooling_slot=3),
         TextView(name="phrases", length=4, pooling_slot=3, field="phrases", table=True),
     ),
-    fields=(IMAGE, CAPTION, DEPTH, BOXES),
+    fields=(IMAGE, CAPTION, DEPTH, BOXES, NORMALS),
     patch_size=8,
 )
 COUNT, CANVAS = 6, 64
+COLUMNS = ("image", "caption", "depth", "boxes", "normals")
 
 
 def _raw() -> dict:
@@ -40,11 +42,12 @@ def _raw() -> dict:
         "position": split_position(np.arange(COUNT)),
         "record_id": np.zeros((COUNT, 3), np.int32),
         "image_size": np.full((COUNT, 2), 48, np.int32),
-        "valid": {name: np.ones(COUNT, bool) for name in ("image", "caption", "depth", "boxes")},
+        "valid": {name: np.ones(COUNT, bool) for name in COLUMNS},
         "image": image,
         "caption": np.ones((COUNT, 4), np.int32),
         "depth": depth,
         "boxes": boxes,
+        "normals": np.tile(np.asarray([0.6, 0.0, 0.8], np.float32), (COUNT, CANVAS, CANVAS, 1)),
     }
 
 
@@ -64,6 +67,16 @@ def test_image_depth_and_boxes_move_together():
         np.testing.assert_allclose(np.clip(boxes[i], 0, 32), found, atol=1.0)
         agree = (depth[i] > 30_000) == (pixels[i, ..., 0] > 0)
         assert agree.mean() > 0.99
+
+
+def test_a_flip_turns_normals():
+    batch = _open(_raw())
+    flipped = np.asarray(batch.windows["crop"].flip)
+    assert flipped.any() and not flipped.all()
+    normals = np.asarray(batch.under("crop", "normals"))
+    x = np.where(flipped, -0.6, 0.6)[:, None, None]
+    np.testing.assert_allclose(normals[..., 0], np.broadcast_to(x, (COUNT, 32, 32)), atol=1e-5)
+    np.testing.assert_allclose(normals[..., 2], 0.8, atol=1e-5)
 
 
 def test_inputs_of_all_kinds_of_views():

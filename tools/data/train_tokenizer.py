@@ -21,18 +21,21 @@ from input_pipeline.tokenizer import canonicalize
 from mtv_jax.core.errors import UserError, report_user_errors
 
 
-def train_tokenizer(stores: Sequence[Store], *, vocab_size: int, limit: int) -> bytes:
+def train_tokenizer(
+    stores: Sequence[Store], *, vocab_size: int, limit: int, selection: str = ""
+) -> bytes:
     """A serialised unigram model over at most `limit` captions of each store.
 
     Args:
         stores: where captions come from.
         vocab_size: most ids; fewer when the captions do not support so many.
         limit: captions read per store, spread evenly over it.
+        selection: the rows to read; "" for all.
 
     Raises:
         UserError: no captions.
     """
-    captions = [text for store in stores for text in _captions(store, limit)]
+    captions = [text for store in stores for text in _captions(store, limit, selection)]
     if not captions:
         paths = ", ".join(str(s.path) for s in stores)
         raise UserError(f"no captions in {paths}; a tokenizer needs some, or give a ready model")
@@ -54,10 +57,10 @@ def train_tokenizer(stores: Sequence[Store], *, vocab_size: int, limit: int) -> 
     return model.getvalue()
 
 
-def _captions(store: Store, limit: int) -> Iterator[str]:
-    stride = max(store.num_rows // limit, 1)
-    for row in range(0, store.num_rows, stride):
-        at = store.locate(row)
+def _captions(store: Store, limit: int, selection: str) -> Iterator[str]:
+    rows = store.selection(selection) if selection else range(store.num_rows)
+    for row in rows[:: max(len(rows) // limit, 1)]:
+        at = store.locate(int(row))
         for value in store.read(at.shard, at.row, ["caption"]).get("caption", []):
             if text := canonicalize(value.decode()):
                 yield text
@@ -71,9 +74,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", required=True, type=pathlib.Path, help="model file to write")
     parser.add_argument("--vocab_size", type=int, default=8000, help="most ids (default 8000)")
     parser.add_argument("--limit", type=int, default=1_000_000, help="captions read per store")
+    parser.add_argument("--selection", default="", help="selection to read (default: all rows)")
     args = parser.parse_args(argv)
     stores = [Store.open(path) for path in args.store]
-    model = train_tokenizer(stores, vocab_size=args.vocab_size, limit=args.limit)
+    model = train_tokenizer(
+        stores, vocab_size=args.vocab_size, limit=args.limit, selection=args.selection
+    )
     try:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(args.output, model)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from input_pipeline import decode
 from mtv_jax.core.errors import UserError
 from tools.reporting import drawing
 from tools.reporting.drawing import NEAR, RIGHT, SIDE, WRONG, Text
@@ -97,7 +96,7 @@ def _classified(evaluator: "ZeroShot", ctx: "EvalContext") -> Picture:
     names, labels = evaluator.class_names(), evaluator.labels()
     scores = evaluator.scores(ctx)
     cells = [
-        _class_cell(_image(evaluator.store, row), scores[row], labels[row], names)
+        _class_cell(_image(evaluator, row), scores[row], labels[row], names)
         for row in _spread(len(labels), _CLASSIFIED)
     ]
     return Picture(
@@ -123,11 +122,11 @@ def _class_cell(
 
 def _retrieved(evaluator: "Retrieval", ctx: "EvalContext") -> list[Picture]:
     rows, captions = evaluator.distinct()
-    scores = ctx.image_features(evaluator.store)[rows] @ ctx.text_features(captions).T
+    scores = ctx.image_features(evaluator.data)[rows] @ ctx.text_features(captions).T
     queries = _spread(len(rows), _QUERIES)
 
     def image(place: int) -> Image.Image:
-        return _image(evaluator.store, rows[place])
+        return _image(evaluator, rows[place])
 
     by_text = [_image_row(q, scores[:, q], captions[q], image) for q in queries]
     by_image = [_caption_row(q, scores[q], captions, image(q)) for q in queries]
@@ -179,14 +178,9 @@ def _caption_row(
     return drawing.row([drawing.framed(picture, color), box])
 
 
-def _image(store: str, row: int) -> Image.Image:
-    """The stored image of a global row."""
-    from mtv_jax.evaluators.base import open_store
-
-    opened = open_store(store)
-    at = opened.locate(int(row))
-    data = opened.read(at.shard, at.row, ["image"])["image"][0]
-    return Image.fromarray(decode.decode_image(data))
+def _image(evaluator: "Evaluator", index: int) -> Image.Image:
+    """A stored image of the set that the evaluator measures."""
+    return Image.fromarray(evaluator.data.image(index))
 
 
 def _spread(count: int, wanted: int) -> list[int]:

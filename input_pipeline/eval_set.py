@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What evaluators read: rows of a store, in store order, straight from the files."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from input_pipeline import decode
+from input_pipeline.store import Store
+from mtv_jax.core.errors import UserError, closest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalSet:
+    """Some rows of a store; equal sets share their features.
+
+    Attributes:
+        store: path of the store.
+        selection: name of a selection file; "" for all rows.
+        sidecars: labels to open beside the base shards.
+        limit: rows used, the first ones; 0 for all.
+    """
+
+    store: str
+    selection: str = ""
+    sidecars: tuple[str, ...] = ()
+    limit: int = 0
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the store's manifest says about its origin."""
+        return self._opened[0].provenance
+
+    def __len__(self) -> int:
+        return len(self._opened[1])
+
+    def open(self) -> None:
+        """Opens the files now.
+
+        Raises:
+            UserError: no such store, sidecar or selection, or one without rows.
+        """
+        if not len(self):
+            raise UserError(f"the evaluation store {self} has no rows")
+
+    def __str__(self) -> str:
+        return f"{self.store}[{self.selection}]" if self.selection else self.store
+
+    def column(self, name: str) -> list[Any]:
+        """One column, as `Store.read` gives it; None where a row lacks it.
+
+        Raises:
+            UserError: the store lacks the column.
+        """
+        store, rows = self._opened
+        if name not in store.fields:
+            hint = closest(name, store.fields)
+            raise UserError(f"the evaluation store {self} has no column {name!r}{hint}")
+        return [_read(store, row, name) for row in rows]
+
+    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The stored image of the set's row number `index`."""
+        store, rows = self._opened
+        return decode.decode_image(_read(store, rows[index], "image")[0])
+
+    @property
+    def _opened(self) -> tuple[Store, np.ndarray]:
+        return _open(self)
+
+
+@functools.lru_cache(maxsize=16)
+def _open(data: EvalSet) -> tuple[Store, np.ndarray]:
+    """The store and the global row numbers of a set."""
+    store = Store.open(data.store, data.sidecars)
+    rows = store.selection(data.selection) if data.selection else np.arange(store.num_rows)
+    return store, rows[: data.limit or None]
+
+
+def _read(store: Store, row: Any, name: str) -> Any:
+    at = store.locate(int(row))
+    return store.read(at.shard, at.row, [name]).get(name)

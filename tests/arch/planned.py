@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The declarations of every planned objective against the contract.
+
+What each one needs is as its specification says: columns, views, passes and what is wanted of
+them, heads, slots, groups. The arithmetic is a stand-in: `read` touches every feature and calls
+every head, on values of the shapes that the method works on, and gives one number per sample.
+An objective leaves this file when it is built.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32, Key, PyTree, Shaped
+
+from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE, PHRASES, Field
+from mtv_jax.core.masking import masked_mean
+from mtv_jax.core.passes import Pass, Plan, Wants, wanted
+from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
+from mtv_jax.objectives.sigmoid_vl import SigmoidLogits, normalize
+from mtv_jax.views.batch import Batch
+from mtv_jax.views.geometry import keep_boxes
+from tests.arch.probes import MixtureProbe, exact_half_mask
+
+LABEL = Field(name="label", dtype="int32")
+NORMALS = Field(name="normals", shape="h w 3", dtype="uint8", geometry="vector_raster")
+SEMSEG = Field(name="semseg", shape="h w", dtype="uint8", geometry="raster", resample="nearest")
+
+CLEAN = Pass(tower="image", view="global_crop")
+TEACHER = Pass(tower="image", view="global_crop", who="ema")
+CAPTIONS = Pass(tower="text", view="caption")
+PROTOTYPES = 8
+
+
+def per_sample(x: Shaped[Array, "b ..."]) -> Float[Array, " b"]:
+    """Mean of squares over everything but the batch, float32."""
+    return jnp.square(x.astype(jnp.float32)).reshape(x.shape[0], -1).mean(axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned(Objective):
+    """A declaration with a stand-in loss: the masked mean of `read`."""
+
+    def fields(self) -> tuple[Field, ...]:
+        return (IMAGE,)
+
+    def needs(self) -> tuple[str, ...]:
+        """Columns without which a sample takes no part."""
+        return tuple(field.name for field in self.fields())
+
+    @abc.abstractmethod
+    def read(self, ctx: Context) -> Float[Array, " b"]:
+        """One number per sample that depends on all features and heads."""
+
+    def valid(self, batch: Batch) -> Bool[Array, " b"]:
+        """Samples that have every needed column."""
+        columns = [batch.valid[name] for name in self.needs()]
+        return jnp.stack(columns).all(axis=0)
+
+    def project(self, ctx: Context) -> Outputs:
+        return Outputs(rows={"value": self.read(ctx), "valid": self.valid(ctx.batch)})
+
+    def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
+        del ctx
+        return LossOut(loss=masked_mean(outputs.rows["value"], outputs.rows["valid"]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Centred(Planned):
+    """A prototype loss: a head under student and EMA, and the centre of the teacher's scores."""
+
+    def heads(self) -> Mapping[str, nn.Module]:
+        return {f"{self.name}_head": nn.Dense(PROTOTYPES)}
+
+    def slots(self) -> PyTree:
+        return {"centre": jnp.zeros((PROTOTYPES,))}
+
+    @abc.abstractmethod
+    def pairs(self, ctx: Context) -> tuple[Array, Array]:
+        """Student features and teacher features [b m d] and [b 1-or-m d]."""
+
+    def read(self, ctx: Context) -> Float[Array, " b"]:
+        student, teacher = self.pairs(ctx)
+        scores = ctx.student[f"{self.name}_head"](student)
+        target = ctx.ema[f"{self.name}_head"](teacher) - ctx.slots["centre"]
+        return per_sample(scores - jax.lax.stop_gradient(target))
+
+    def project(self, ctx: Context) -> Outputs:
+        outputs, (_, teacher) = super().project(ctx), self.pairs(ctx)
+        scores = per_sample_mean(ctx.ema[f"{self.name}_head"](teacher))
+        total = jnp.where(outputs.rows["valid"][:, None], scores, 0.0).sum(axis=0)
+        return dataclasses.replace(outputs, sums={"teacher": jax.lax.stop_gradient(total)})
+
+    def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
+        count, centre = outputs.rows["valid"].sum(), ctx.slots["centre"]
+        mean = outputs.sums["teacher"] / jnp.maximum(count, 1)
+        moved = jnp.where(count > 0, 0.9 * centre + 0.1 * mean, centre)
+        return dataclasses.replace(super().loss(outputs, ctx), slots={"centre": moved})
+
+
+def per_sample_mean(x: Float[Array, "b m k"]) -> Float[Array, "b k"]:
+    """Mean over the middle axis."""
+    return x.mean(axis=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelfDistill(Centred):
+    """MTV: local crops' pooled vectors against the teacher's global one (mtv spec 4.2)."""
+
+    local = Pass(tower="image", view="local_crops")
+
+    def passes(self) -> Plan:
+        return {self.local: Wants(pooled=True), TEACHER: Wants(pooled=True)}
+
+    def pairs(self, ctx: Context) -> tuple[Array, Array]:
+        return wanted(ctx.of(self.local).pooled), wanted(ctx.of(TEACHER).pooled)[:, None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedPred(Centred):
+    """MTV: masked patches of the clean view against the teacher's tokens (mtv spec 4.3)."""
+
+    @property
+    def masked(self) -> Pass:
+        return Pass(tower="image", view="global_crop", patch_mask=f"{self.name}/patch_mask")
+
+    def derive(self, batch: Batch, keys: Key[Array, " b"]) -> dict[str, Shaped[Array, "b ..."]]:
+        mask = exact_half_mask(keys, batch.grid("global_crop") ** 2)
+        return {f"{self.name}/patch_mask": mask}
+
+    def passes(self) -> Plan:
+        return {self.masked: Wants(tokens=True), TEACHER: Wants(tokens=True)}
+
+    def pairs(self, ctx: Context) -> tuple[Array, Array]:
+        mask = ctx.batch.inputs[f"{self.name}/patch_mask"]
+        chosen = jnp.argsort(~mask, axis=-1, stable=True)[:, : mask.shape[1] // 2, None]
+        both = (ctx.of(request).tokens for request in (self.masked, TEACHER))
+        student, teacher = (jnp.take_along_axis(wanted(x), chosen, axis=1) for x in both)
+        return student, teacher
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KoLeo(Planned):
+    """MTV: spread of pooled vectors inside groups; the same record is no neighbour (4.5)."""
+
+    group_size: int = 4
+
+    def group(self) -> int:
+        return self.group_size
+
+    def passes(self) -> Plan:
+        return {CLEAN: Wants(pooled=True)}
+
+    def read(self, ctx: Context) -> Float[Array, " b"]:
+        x = normalize(wanted(ctx.of(CLEAN).pooled)).reshape(-1, self.group_size, 16)
+        ids = ctx.batch.record_id.reshape(-1, self.group_size, 3)
+        valid = self.valid(ctx.batch).reshape(-1, self.group_size)
+        same = (ids[:, :, None] == ids[:, None]).all(axis=-1)
+        cosine = jnp.where(same | ~valid[:, None], -1.0, jnp.einsum("gid,gjd->gij", x, x))
+        return (1 + cosine.max(axis=-1)).reshape(-1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grounding(Planned):
+    """MTV: boxes after the crop, prompted from raw tokens, against a phrase table (5)."""
+
+    regions: int = 4
+    unique: int = 0
+
+    phrases = Pass(tower="text", view="region_phrases")
+
+    def fields(self) -> tuple[Field, ...]:
+        return (IMAGE, BOXES, PHRASES)
+
+    def derive(self, batch: Batch, keys: Key[Array, " b"]) -> dict[str, Shaped[Array, "b ..."]]:
+        boxes = batch.under("global_crop", "boxes")
+        keep = keep_boxes(boxes, min_fraction=0.5, min_side=0.1)
+        draws = jax.vmap(lambda key: jax.random.uniform(key, keep.shape[1:]))(keys)
+        chosen = jnp.argsort(jnp.where(keep, draws, 2.0), axis=-1)[:, : self.regions]
+        return {
+            f"{self.name}/boxes": jnp.take_along_axis(boxes, chosen[..., None], axis=1),
+            f"{self.name}/phrase": jnp.take_along_axis(batch.columns["phrases"], chosen, axis=1),
+            f"{self.name}/valid": jnp.take_along_axis(keep, chosen, axis=1),
+        }
+
+    def tables(
+        self, batch: Batch, vocabularies: Mapping[str, Int32[Array, "u t"]]
+    ) -> dict[str, Int32[Array, "u t"]]:
+        if not self.unique:
+            return {}
+        vocabulary = vocabularies["region_phrases"]
+        return {"region_phrases": vocabulary[self.distinct(batch) % len(vocabulary)]}
+
+    def distinct(self, batch: Batch) -> Int32[Array, " u"]:
+        """The first distinct phrases of the global batch."""
+        return jnp.unique(batch.columns["phrases"], size=self.unique, fill_value=0)
+
+    def passes(self) -> Plan:
+        return {CLEAN: Wants(last_raw=True), self.phrases: Wants(pooled=True)}
+
+    def heads(self) -> Mapping[str, nn.Module]:
+        return {"prompter": nn.Dense(16), "ground_logits": SigmoidLogits(10.0, -10.0)}
+
+    def read(self, ctx: Context) -> Float[Array, " b"]:
+        place = ctx.batch.inputs[f"{self.name}/boxes"].sum(axis=-1, keepdims=True)
+        patches = wanted(ctx.of(CLEAN).last_raw).mean(axis=1, keepdims=True)
+        region = normalize(ctx.student["prompter"](patches + place))
+        present = ctx.batch.inputs[f"{self.name}/valid"]
+        return per_sample(jnp.where(present[..., None], region, 0.0))
+
+    def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
+        texts = normalize(wanted(ctx.of(self.phrases).pooled))
+        logits = ctx.student["ground_logits"]()
+        learned = jnp.exp(logits["logit_scale"]) * texts[:, 0].mean() + logits["logit_bias"]
+        value = masked_mean(outputs.rows["value"] * learned, outputs.rows["valid"])
+        return LossOut(loss=value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Depth(Planned):
+    """MTV: a dense head on four normed taps against the depth map under the crop (6)."""
+
+    layers: tuple[int, ...] = (0, 1, 2, 3)
+
+    def fields(self) -> tuple[Field, ...]:
+        return (IMAGE, DEPTH)
+
+    def passes(self) -> Plan:
+        return {CLEAN: Wants(taps=self.layers, tapped_norm=True)}
+
+    def heads(self) -> Mapping[str, nn.Module]:
+        return {"dpt": nn.Dense(1)}
+
+    def read(self, ctx: Context) -> Float[Array, " b"]:
+        taps = ctx.of(CLEAN).taps_normed
+        drawn = ctx.student["dpt"](jnp.concatenate([taps[i] for i in self.layers], axis=-1))
+        target = ctx.batch.under("global_crop", "depth") / 65535.0
+        return per_sample(drawn) + per_sample(target)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class M3I(MixtureProbe):
+    """M3I: the mixture probe, and captions against both images of the mixture (m3i spec 3.2)."""
+
+    def fields(self) -> tuple[Field, ...]:
+        return (IMAGE, CAPTION, LABEL)
+
+    def passes(self) -> Plan:
+        return {**super().passes(), CAPTIONS: Wants(pooled=True)}
+
+    def heads(self) -> Mapping[str, nn.Module]:
+        semantic = {"m3i_pool": nn.Dense(16), "m3i_classes": nn.Dense(5)}
+        return {**super().heads(), **semantic, "vl_logits": SigmoidLogits(10.0, -10.0)}
+
+    def project(self, ctx: Context) -> Outputs:
+        dense, tokens = super().project(ctx), wanted(ctx.of(self.student).tokens)
+        vector = normalize(ctx.student["m3i_pool"](tokens.mean(axis=1)))
+        text = normalize(wanted(ctx.of(CAPTIONS).pooled))
+        predicted = nn.log_softmax(ctx.student["m3i_classes"](vector))
+        label = ctx.batch.columns["label"] % 5
+        category = -jnp.take_along_axis(predicted, label[:, None], axis=-1)[:, 0]
+        rows = {
+            "image": vector,
+            "text": text,
+            "category": category,
+            "has_text": ctx.batch.valid["caption"] & dense.rows["valid"],
+            "has_label": ctx.batch.valid["label"] & dense.rows["valid"],
+        }
+        # mean_a z_a' C z_a over all pairs is tr(C S) / n²: sums of D × D, no pair is ever formed.
+        second_moment = {"prediction": jnp.einsum("bd,be->de", vector, vector)}
+        return Outputs(rows={**dense.rows, **rows}, sums=second_moment)
+
+    def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
+        rows, logits = outputs.rows, ctx.student["vl_logits"]()
+        cosine = (rows["image"] * rows["text"]).sum(-1)
+        contrast = jnp.exp(logits["logit_scale"]) * cosine + logits["logit_bias"]
+        terms = masked_mean(contrast, rows["has_text"])
+        terms += masked_mean(rows["category"], rows["has_label"])
+        return LossOut(loss=super().loss(outputs, ctx).loss + terms)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SSP(Planned):
+    """M3I's grid of single-input methods, here visible tokens only and pixel targets (4)."""
+
+    @property
+    def visible(self) -> Pass:
+        return Pass(
+            tower="image",
+            view="second",
+            patch_mask=f"{self.name}/patch_mask",
+            mask_mode="drop",
+            num_kept=2,
+        )
+
+    def derive(self, batch: Batch, keys: Key[Array, " b"]) -> dict[str, Shaped[Array, "b ..."]]:
+        return {f"{self.name}/patch_mask": exact_half_mask(keys, batch.grid("second") ** 2)}
+
+    def passes(self) -> Plan:
+        return {self.visible: Wants(tokens=True)}
+
+    def heads(self) -> Mapping[str, nn.Module]:
+        return {"ssp_decoder": nn.Dense(3)}
+
+    def read(self, ctx: Context) -> Float[Array, " b"]:
+        tokens = wanted(ctx.of(self.visible).tokens)
+        assert tokens.shape[1] == 2, "masked patches never enter the tower"
+        target = ctx.batch.inputs["global_crop"].mean(axis=(1, 2))
+        return per_sample(ctx.student["ssp_decoder"](tokens) - target[:, None])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SakDistill(Planned):
+    """SAK: adapter paths over every block against a frozen expert's taps (sak spec 1–3)."""
+
+    layers: tuple[int, ...] = (0, 1, 2, 3)
+
+    expert = Pass(tower="image", view="global_crop", who="frozen/probe")
+
+    def passes(self) -> Plan:
+        wants = Wants(taps=self.layers, embedded=True)
+        return {CLEAN: wants, self.expert: Wants(taps=(0,))}
+
+    def heads(self) -> Mapping[str, nn.Module]:
+        return {"tsap_probe": nn.Dense(16), "aligner_probe": nn.Dense(8)}
+
+    def path(self, ctx: Context) -> Array:
+        """The expert's adapter path after the last block [b n d]."""
+        state = wanted(ctx.of(CLEAN).embedded)
+        for layer in self.layers:
+            state = ctx.student["tsap_probe"](state + ctx.of(CLEAN).taps[layer])
+        return state
+
+    def read(self, ctx: Context) -> Float[Array, " b"]:
+        target = ctx.of(self.expert).taps[0]
+        return per_sample(ctx.student["aligner_probe"](self.path(ctx)) - target)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SakTasks(SakDistill):
+    """SAK's second stage: routers with noise per sample, decoders normed over the global batch.
+
+    Statistics of the whole batch are not known under the micro-batch map, so the decoder's batch
+    norm runs in `loss` on the stacked maps, and its running statistics are slots.
+    """
+
+    def fields(self) -> tuple[Field, ...]:
+        return (IMAGE, SEMSEG, NORMALS)
+
+    def heads(self) -> Mapping[str, nn.Module]:
+        shared = {"tsap_probe": nn.Dense(16), "aligner_probe": nn.Dense(8)}
+        return {**shared, "router": nn.Dense(2), "decoder": nn.Dense(5)}
+
+    def slots(self) -> PyTree:
+        return {"mean": jnp.zeros((16,))}
+
+    def derive(self, batch: Batch, keys: Key[Array, " b"]) -> dict[str, Shaped[Array, "b ..."]]:
+        return {f"{self.name}/noise": jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)}
+
+    def project(self, ctx: Context) -> Outputs:
+        stem = ctx.of(CLEAN).taps[self.layers[-1]]
+        gate = ctx.student["router"](stem.mean(axis=1)) + ctx.batch.inputs[f"{self.name}/noise"]
+        gate = nn.softmax(gate)[:, None, None]
+        mixed = gate[..., 0] * stem + gate[..., 1] * self.path(ctx)
+        labels = ctx.batch.under("global_crop", "semseg") + ctx.batch.under(
+            "global_crop", "normals"
+        ).mean(axis=-1)
+        outputs = super().project(ctx)
+        extra = {"mixed": mixed, "label": labels.mean(axis=(1, 2)) / 255}
+        return Outputs(rows={**outputs.rows, **extra})
+
+    def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
+        rows, valid = outputs.rows, outputs.rows["valid"]
+        weight = valid / jnp.maximum(valid.sum(), 1)
+        mean = jnp.einsum("b,bd->d", weight, rows["mixed"].mean(axis=1))
+        decoded = ctx.student["decoder"](rows["mixed"] - mean)
+        value = masked_mean(per_sample(decoded - rows["label"][:, None, None]), valid)
+        old = ctx.slots["mean"]
+        moved = jnp.where(valid.any(), 0.9 * old + 0.1 * jax.lax.stop_gradient(mean), old)
+        return LossOut(loss=super().loss(outputs, ctx).loss + value, slots={"mean": moved})
+
+
+PLANNED: dict[str, Objective] = {
+    "self_distill": SelfDistill(name="self_distill"),
+    "masked_pred": MaskedPred(name="masked_pred"),
+    "koleo": KoLeo(name="koleo", weight=0.1),
+    "grounding": Grounding(name="grounding"),
+    "grounding_unique": Grounding(name="grounding_unique", unique=3),
+    "depth": Depth(name="depth"),
+    "m3i": M3I(name="m3i"),
+    "ssp": SSP(name="ssp"),
+    "sak_distill": SakDistill(name="sak_distill"),
+    "sak_tasks": SakTasks(name="sak_tasks"),
+}

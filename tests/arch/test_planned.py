@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every planned objective fits the contract: planned once, run together, step unchanged."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtv_jax.core.passes import Wants, merge_plans
+from tests.arch.planned import PLANNED
+from tests.arch.systems import OBJECTIVES, evaluate, tiny_batch, tiny_model, tiny_params
+
+MTV = ("sigmoid_vl", "self_distill", "masked_pred", "koleo", "grounding", "depth")
+RELATIVES = ("sigmoid_vl", "m3i", "ssp", "sak_distill", "sak_tasks")
+FAMILIES = pytest.mark.parametrize("names", [MTV, RELATIVES], ids=["mtv", "relatives"])
+
+
+def _empty(leaf) -> bool:
+    return float(jnp.abs(leaf).max()) == 0.0
+
+
+def test_the_whole_of_mtv_is_six_passes():
+    objectives = OBJECTIVES | PLANNED
+    plan = merge_plans(objectives[name].passes() for name in MTV)
+    assert {request.id: wants for request, wants in plan.items()} == {
+        "image/global_crop/student": Wants(
+            taps=(0, 1, 2, 3), tapped_norm=True, last_raw=True, pooled=True
+        ),
+        "image/global_crop/student/masked_pred/patch_mask:replace": Wants(tokens=True),
+        "image/global_crop/ema": Wants(tokens=True, pooled=True),
+        "image/local_crops/student": Wants(pooled=True),
+        "text/caption/student": Wants(pooled=True),
+        "text/region_phrases/student": Wants(pooled=True),
+    }
+
+
+@FAMILIES
+def test_all_together_reach_every_head(names):
+    out = evaluate(names)
+    chex.assert_tree_all_finite((out.losses, out.grads, out.slots))
+    unmoved = [
+        name
+        for name, grads in out.grads["heads"].items()
+        if jax.tree.all(jax.tree.map(_empty, grads))
+    ]
+    assert unmoved == []
+    if "masked_pred" in names:
+        assert not _empty(out.grads["backbone"]["image"]["mask_token"])
+    still = {n for n, s in out.slots.items() if s and jax.tree.all(jax.tree.map(_empty, s))}
+    assert still == set()
+
+
+@FAMILIES
+def test_micro_batches_change_nothing(names):
+    one, two = evaluate(names), evaluate(names, micro_batches=2)
+    chex.assert_trees_all_close(one.losses, two.losses, rtol=1e-5)
+    chex.assert_trees_all_close(one.grads, two.grads, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(one.slots, two.slots, atol=1e-6)
+
+
+@FAMILIES
+def test_an_all_invalid_batch_does_nothing(names):
+    batch = tiny_batch(tiny_model(names))
+    batch["valid"] = {k: np.zeros_like(v) for k, v in batch["valid"].items()}
+    out = evaluate(names, batch)
+    assert all(float(loss) == 0.0 for loss in out.losses.values())
+    assert jax.tree.all(jax.tree.map(_empty, out.grads))
+
+
+def test_a_batch_may_bring_its_own_table():
+    """The distinct phrases of a batch stand in for the whole vocabulary."""
+    whole, own = evaluate(("grounding",)), evaluate(("grounding_unique",))
+    assert float(whole.losses["grounding"]) != float(own.losses["grounding_unique"])
+
+
+def test_a_second_stage_shares_the_heads_of_the_first():
+    heads = tiny_params(("sak_distill", "sak_tasks"))["heads"]
+    assert sorted(heads) == ["aligner_probe", "decoder", "router", "tsap_probe"]

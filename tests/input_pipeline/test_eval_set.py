@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of a store as evaluators read them."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline.eval_set import EvalSet
+from input_pipeline.store import finish_sidecar, finish_store, write_selection, write_shard
+from mtv_jax.core.errors import UserError
+from mtv_jax.core.fields import IMAGE, Field
+
+_KIND = Field(name="kind", dtype="int32")
+
+
+def _png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((6, 4, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Five rows in two shards; row i has pixels 10 i, odd rows have a kind."""
+    for shard, rows in enumerate(([0, 1, 2], [3, 4])):
+        images = [{"key": str(i), "image": _png(10 * i)} for i in rows]
+        kinds = [{"key": str(i), **({"kind": 100 + i} if i % 2 else {})} for i in rows]
+        write_shard(tmp_path, "images", shard, images)
+        write_shard(tmp_path, "labels", shard, kinds)
+    finish_store(tmp_path, "five", (IMAGE,), {"classes": ["a", "b"]})
+    finish_sidecar(tmp_path, "labels", (_KIND,), {})
+    write_selection(tmp_path, "few", np.array([4, 1, 3]))
+    return str(tmp_path)
+
+
+def test_rows_of_a_selection_in_store_order(path):
+    data = EvalSet(store=path, selection="few", sidecars=("labels",))
+    assert len(data) == 3 and str(data) == f"{path}[few]"
+    assert [data.image(i)[0, 0, 0] for i in range(3)] == [10, 30, 40]
+    kinds = data.column("kind")
+    assert [int(k[0]) for k in kinds[:2]] == [101, 103] and kinds[2] is None
+    assert data.provenance["classes"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(0, 5), (2, 2), (9, 5)])
+def test_limit(path, limit, rows):
+    assert len(EvalSet(store=path, limit=limit)) == rows
+
+
+def test_what_is_missing_is_named(path):
+    with pytest.raises(UserError, match="has no column 'kind'"):
+        EvalSet(store=path).column("kind")
+    with pytest.raises(ValueError, match=r"no selection 'few2' \(it has: few\)"):
+        EvalSet(store=path, selection="few2").open()
+    write_selection(path, "none", np.array([], np.uint64))
+    with pytest.raises(UserError, match=r"\[none\] has no rows"):
+        EvalSet(store=path, selection="none").open()
