@@ -70,6 +70,7 @@ def train(system: "System", workdir: pathlib.Path) -> int:
         next_state: Callable[[], TrainState] = system.init_state
     else:
         print(f"resuming {workdir} from step {saver.latest}", flush=True)
+        rundir.reopen_at(workdir, saver.latest)
         batches = system.batches(saver.latest)
         next_state = functools.partial(saver.restore, system.abstract_state)
     try:
@@ -111,19 +112,20 @@ def _evaluate(
     step: int,
     poll: Callable[[], None],
 ) -> None:
-    """Runs the evaluators that are due at this step."""
+    """Runs the evaluators that are due at this step, unless their numbers are there."""
     import jax
 
     from mtv_jax.evaluators.suite import run_suite, with_chance, write_json
 
+    path = workdir / "evals" / f"{step:08d}.json"
     last = step == system.run.total_steps
     due = [e for e in system.evaluators if last or (e.every and step % e.every == 0)]
-    if not due:
+    if not due or path.exists():
         return
     results = run_suite(due, system.eval_context(state, poll))
     if jax.process_index() == 0:
         table = with_chance(results)
-        write_json(workdir / "evals" / f"{step:08d}.json", table)
+        write_json(path, table)
         for key, entry in table.items():
             print(f"  {key} {entry['value']:.4f}", flush=True)
 

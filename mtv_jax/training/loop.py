@@ -48,7 +48,8 @@ class Loop:
         nonfinite: "skip" or "stop".
         max_skips: skipped steps in a row that end the run.
         watchdog_seconds: silence after which the process ends itself; 0: never.
-        evaluate: called after steps at which evaluations are due.
+        evaluate: called after every step, and once before the first when a run goes on; it knows
+            what is due and what is there already.
         profile: (first, last) steps to trace into `tb/`, or None.
     """
 
@@ -74,6 +75,9 @@ class Loop:
         preemption, watchdog = Preemption(), Watchdog(self.watchdog_seconds)
         reporter = _Reporter(self, first)
         in_flight: collections.deque[jax.Array] = collections.deque()
+        stopping = False
+        if first:  # the evaluation after the checkpoint may have been cut off
+            self.evaluate(state, first, watchdog.beat)
         for step in range(first + 1, self.total_steps + 1):
             watchdog.beat()
             self._trace(step)
@@ -93,7 +97,7 @@ class Loop:
         reporter.close()
         saver.wait()
         watchdog.stop()
-        return int(state.step) == self.total_steps
+        return not stopping
 
     def _trace(self, step: int) -> None:
         if self.profile and step == self.profile.start:

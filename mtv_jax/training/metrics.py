@@ -61,9 +61,7 @@ class Chronometer:
     """Rates since the last reading: images per second, share of time waiting for data."""
 
     def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._waited = 0.0
-        self._images = 0
+        self._restart()
 
     def add(self, *, images: int, waited: float) -> None:
         """One step."""
@@ -74,8 +72,13 @@ class Chronometer:
         """Rates of the interval, which ends here."""
         elapsed = max(time.perf_counter() - self._start, 1e-9)
         rates = {"images_per_s": self._images / elapsed, "data_wait": self._waited / elapsed}
-        self.__init__()
+        self._restart()
         return rates
+
+    def _restart(self) -> None:
+        self._start = time.perf_counter()
+        self._waited = 0.0
+        self._images = 0
 
 
 class ProgressLine:

@@ -55,6 +55,14 @@ def open_rundir(workdir: pathlib.Path, config: Mapping[str, Any], *, allow_chang
         (workdir / "git.txt").write_text(_git_state())
 
 
+def reopen_at(workdir: pathlib.Path, step: int) -> None:
+    """Forgets that the run was done, and evaluations of steps that will be taken again."""
+    (workdir / "DONE").unlink(missing_ok=True)
+    for path in (workdir / "evals").glob("*.json"):
+        if path.stem.isdigit() and int(path.stem) > step and jax.process_index() == 0:
+            path.unlink(missing_ok=True)
+
+
 def _refuse_other_meaning(
     workdir: pathlib.Path, old: Mapping[str, Any], new: Mapping[str, Any], *, allow_changed: bool
 ) -> None:

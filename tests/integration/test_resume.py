@@ -116,6 +116,21 @@ def test_sigterm_saves_and_the_same_command_goes_on(world, tmp_path):
     _assert_same_run(straight, stopped)
 
 
+def test_an_evaluation_that_was_cut_off_is_made_up_for(world, tmp_path):
+    """Killed between its last checkpoint and the end of the evaluations after it."""
+    workdir = tmp_path / "run"
+    command = train_command(world, workdir, total_steps=3)
+    run(command)
+    numbers = workdir / "evals" / "00000003.json"
+    straight = numbers.read_text()
+    (workdir / "DONE").unlink()
+    numbers.unlink()
+    (workdir / "evals" / "00000009.json").write_text("{}")
+    assert "DONE" in run(command) and numbers.read_text() == straight
+    assert not (workdir / "evals" / "00000009.json").exists(), "of a step not taken"
+    assert "zeroshot:" not in run(command), "what is there is not computed again"
+
+
 def test_another_meaning_is_refused_and_other_hardware_is_not(world, tmp_path):
     workdir = tmp_path / "run"
     run(train_command(world, workdir, total_steps=3))
