@@ -33,6 +33,8 @@ def test_warmup_then_cosine_to_zero():
     np.testing.assert_allclose(float(rate(0)), 5e-7, rtol=1e-6)
     np.testing.assert_allclose(float(rate(999)), 5e-4, rtol=1e-6)
     np.testing.assert_allclose(float(rate((1000 + 48_828) / 2)), 2.5e-4, rtol=1e-4)
+    quarter = 1000 + (48_828 - 1000) // 4
+    np.testing.assert_allclose(float(rate(quarter)), 5e-4 * (1 + 0.5**0.5) / 2, rtol=1e-4)
     assert float(rate(48_828)) < 1e-12
     with pytest.raises(UserError, match=r"must exceed optim\.warmup_steps"):
         warmup_cosine(1.0, 10, 10)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of mtv_jax.core.passes: equal passes merge, whatever is wanted of them."""
 
-from mtv_jax.core.passes import Pass, Wants, merge_plans
+from mtv_jax.core.passes import Pass, Wants, merge_plans, needs_mask_token
 
 IMAGE = Pass(tower="image", view="global_crop")
 TEACHER = Pass(tower="image", view="global_crop", who="ema")
@@ -25,6 +25,13 @@ def test_equal_passes_run_once_with_the_union_of_wants():
 def test_order_of_objectives_does_not_matter():
     plans = [{IMAGE: Wants(pooled=True)}, {MASKED: Wants(tokens=True)}]
     assert list(merge_plans(plans)) == list(merge_plans(plans[::-1]))
+
+
+def test_only_replaced_patches_need_a_mask_token():
+    dropped = Pass(tower="image", view="v", patch_mask="m", mask_mode="drop", num_kept=8)
+    want = Wants(tokens=True)
+    assert needs_mask_token({IMAGE: want, MASKED: want})
+    assert not needs_mask_token({IMAGE: want, dropped: want})
 
 
 def test_ids_are_stable_and_distinct():

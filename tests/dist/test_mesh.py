@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from mtv_jax.core.errors import UserError
+from mtv_jax.dist import mesh as mesh_module
 from mtv_jax.dist import rules
 from mtv_jax.dist.aot import count_collectives
 from mtv_jax.dist.mesh import MeshConfig, batch_shards, local_rows, make_mesh, put_batch
@@ -45,12 +46,23 @@ def test_rows_of_a_process_need_not_be_neighbours():
     np.testing.assert_array_equal(put_batch(mesh, 16, {"x": values})["x"], values)
 
 
+def test_a_process_reads_the_rows_of_its_own_devices(monkeypatch):
+    class Sharding:
+        def addressable_devices_indices_map(self, shape):
+            assert shape == (16,)
+            return {"b": (slice(12, 16),), "a": (slice(0, 4),)}
+
+    monkeypatch.setattr(mesh_module, "batch_sharding", lambda mesh: Sharding())
+    rows = mesh_module.local_rows(make_mesh(MeshConfig()), 16)
+    np.testing.assert_array_equal(rows, [0, 1, 2, 3, 12, 13, 14, 15])
+
+
 def test_first_match_wins_and_no_match_is_an_error():
     tree = {"a": {"kernel": 1, "bias": 2}, "b": {"kernel": 3}}
     found = rules.map_rules(((r"a/.*", "x"), (r".*/kernel", "y")), tree, "test")
     assert found == {"a": {"kernel": "x", "bias": "x"}, "b": {"kernel": "y"}}
     with pytest.raises(UserError, match="no test rule matches parameter a/bias"):
-        rules.map_rules(((r".*kernel", 1),), tree, "test")
+        rules.map_rules(((r".*kernel", 1), (r"a/b", 1)), tree, "test")
     kept = rules.select(((r"a/kernel", True), (r".*", False)), tree, "test")
     assert kept == {"a": {"kernel": 1}}
 
@@ -59,7 +71,7 @@ def test_fsdp_shards_the_largest_dim_and_never_the_layers():
     mesh = make_mesh(MeshConfig(data=2, fsdp=4))
     tree = {
         "params": {
-            "blocks": {"kernel": jax.ShapeDtypeStruct((48, 128, 512), jnp.float32)},
+            "blocks": {"kernel": jax.ShapeDtypeStruct((64, 16, 32), jnp.float32)},
             "small": jax.ShapeDtypeStruct((128,), jnp.float32),
             "odd": jax.ShapeDtypeStruct((333, 333), jnp.float32),
         }

@@ -9,12 +9,18 @@ import pytest
 from input_pipeline.fake import fake_batch
 from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_stream
 from input_pipeline.records import SampleSource, sample_shapes
-from input_pipeline.store import Store, finish_sidecar, write_selection, write_shard
+from input_pipeline.store import (
+    Store,
+    finish_sidecar,
+    finish_store,
+    write_selection,
+    write_shard,
+)
 from input_pipeline.tokenizer import EOS, Tokenizer, canonicalize
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE, Field
 from mtv_jax.core.position import join_position
-from tests.integration.helpers import tiny_world
+from tests.integration.helpers import SIZE_FIELDS, tiny_world
 
 FIELDS = (IMAGE, CAPTION)
 
@@ -126,6 +132,59 @@ def test_a_broken_record_is_an_invalid_sample_of_the_same_shape(world, tmp_path,
     assert broken == 1 and "unreadable: store tiny shard 0" in caplog.text
 
 
+@pytest.fixture
+def odd_source(tmp_path, world):
+    """A source over one record for each kind of oddity, by name."""
+    image = Store.open(world / "train").read(0, 0, ["image"])["image"][0]
+    odd = {
+        "torn": {"image": image[: len(image) // 2], "caption": "a torn image"},
+        "latin1": {"image": image, "caption": "caf\xe9".encode("latin1")},
+        "silent": {"image": image, "caption": " \n"},
+        "empty": {"image": image, "caption": "no regions", "boxes": []},
+        "many": {"image": image, "caption": "30 regions", "boxes": np.linspace(0, 1, 120)},
+    }
+    rows = ({"key": key, "height": 40, "width": 48, **row} for key, row in odd.items())
+    write_shard(tmp_path, "images", 0, rows)
+    finish_store(tmp_path, "odd", (IMAGE, CAPTION, *SIZE_FIELDS, BOXES), {})
+
+    def sample(name: str) -> dict:
+        stream = open_stream("odd", StoreConfig(path=str(tmp_path)), (IMAGE, CAPTION, BOXES))
+        tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
+        source = SampleSource((stream,), (IMAGE, CAPTION, BOXES), 32, tokenizer, seed=3)
+        row = list(odd).index(name)
+        return next(x for x in map(source.__getitem__, range(5)) if x["record_id"][2] == row)
+
+    return sample
+
+
+@pytest.mark.parametrize("name", ["torn", "latin1"])
+def test_what_cannot_be_decoded_is_an_invalid_sample(odd_source, name, caplog):
+    sample = odd_source(name)
+    assert not any(sample["valid"].values()) and not sample["image"].any()
+    assert "unreadable: store odd shard 0" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "column"), [("silent", "caption"), ("empty", "boxes")])
+def test_an_empty_column_is_invalid_alone(odd_source, name, column):
+    sample = odd_source(name)
+    assert sample["valid"]["image"] and not sample["valid"][column]
+
+
+def test_ragged_columns_are_cut_to_their_static_length(odd_source):
+    sample = odd_source("many")
+    assert sample["valid"]["boxes"] and sample["boxes"].shape == (20, 4)
+    np.testing.assert_allclose(sample["boxes"].ravel(), np.linspace(0, 1, 120)[:80], rtol=1e-6)
+
+
+def test_streams_of_a_mixture_have_orders_of_their_own(world):
+    streams = [open_stream("s", StoreConfig(path=str(world / "train")), FIELDS) for _ in range(2)]
+    tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
+    source = SampleSource(tuple(streams), FIELDS, 32, tokenizer, seed=3)
+    ids = [tuple(source[i]["record_id"]) for i in range(40)]
+    one, two = ([rest for store, *rest in ids if store == number] for number in (0, 1))
+    assert len(one) == len(two) == 20 and one != two
+
+
 def test_shapes_are_known_without_reading(world):
     fields = (IMAGE, CAPTION, BOXES, DEPTH, Field(name="label", dtype="int32"))
     shapes = sample_shapes(fields, canvas=32, text_length=8)
@@ -139,8 +198,6 @@ def test_shapes_are_known_without_reading(world):
 
 
 def test_an_empty_store_and_a_wrong_column_are_one_line(world, tmp_path):
-    from input_pipeline.store import finish_store
-
     write_shard(tmp_path / "empty", "images", 0, [])
     finish_store(tmp_path / "empty", "empty", (IMAGE,), {})
     for path, message in ((tmp_path / "empty", "no rows"), (tmp_path / "no", "is not there")):

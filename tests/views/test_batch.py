@@ -104,6 +104,14 @@ def test_invalid_columns_are_zeroed_and_other_geometry_refuses():
         batch.under("crop", "caption")
 
 
+def test_nan_in_an_invalid_raster_stays_out():
+    raw = _raw()
+    raw["valid"]["normals"][1] = False
+    raw["normals"][1] = np.nan
+    moved = np.asarray(_open(raw).under("crop", "normals"))
+    assert not moved[1].any() and moved[0].any()
+
+
 def test_an_unreadable_sample_is_finite():
     raw = _raw()
     raw["image_size"][1] = 0
