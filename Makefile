@@ -20,7 +20,10 @@ help:  ## this list
 setup: $(READY)  ## the environment .venv; PLATFORM=cpu|cuda|tpu
 
 $(READY): $(LOCK)
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "error: python3-venv is missing"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	    { echo "error: Python 3.11 or later is needed, give PYTHON=…"; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	    { rm -rf $(VENV); echo "error: the venv module is missing; install python3-venv"; exit 1; }
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@touch $@
 
@@ -62,7 +65,7 @@ ci: ## what continuous integration runs
 golden: $(READY)  ## rewrite the golden files; look at the diff before committing it
 	$(PY) -m pytest tests/golden --rewrite_golden
 
-smoke: $(READY)  ## a minute: every entry point once on a handful of made scenes
+smoke: $(READY)  ## a minute: train, evaluate, export once, on a handful of made images
 	$(PY) -m pytest tests/integration -m "not slow" -k smoke
 
 lock: $(READY)  ## recompile the hash-pinned requirements from pyproject.toml

@@ -88,7 +88,7 @@ def eval_data(path: str, *, selection: str = "") -> dict[str, Any]:
 
 
 def views(*, image_size: int, text_length: int) -> dict[str, Any]:
-    """The views of the recipe, the same for every subset of tasks (mtv spec 2.2)."""
+    """The views of the recipe, the same for every subset of tasks (MTV section 4)."""
     return {
         "global_crop": dict(
             type="mtv_jax.core.passes:ImageView",
@@ -126,7 +126,7 @@ def objectives(tasks: str) -> dict[str, Any]:
     return {k: v for name in names for k, v in known[name].items()}
 
 
-# Steps and batch by data scale: 20, 10 and 32 epochs (mtv spec section 7).
+# Steps and batch by data scale: 20, 10 and 32 epochs (MTV section 5.1).
 SCHEDULES = {"10m": (48_828, 4096), "50m": (122_070, 4096), "100m": (390_625, 8192)}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SentencePiece captions the way SigLIP reads them (mtv spec section 1).
+"""SentencePiece captions the way SigLIP reads them.
 
 Text is canonicalised (lower case, no punctuation, single spaces) in training and in evaluation;
 ids end with EOS, are padded with EOS, and an over-long text keeps its EOS in the last slot: the

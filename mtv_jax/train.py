@@ -60,7 +60,7 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     from mtv_jax.training.checkpoint import Checkpointer
 
     for evaluator in system.evaluators:
-        evaluator.data.open()
+        evaluator.check()
     rundir.open_rundir(workdir, system.config, allow_changed=_ALLOW.value)
     cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
     plan.write(system.model, system.abstract_state, workdir)
@@ -115,7 +115,7 @@ def _evaluate(
     """Runs the evaluators that are due at this step, unless their numbers are there."""
     import jax
 
-    from mtv_jax.evaluators.suite import run_suite, with_chance, write_json
+    from mtv_jax.evaluators.suite import format_table, run_suite, with_chance, write_json
 
     path = workdir / "evals" / f"{step:08d}.json"
     last = step == system.run.total_steps
@@ -126,8 +126,7 @@ def _evaluate(
     if jax.process_index() == 0:
         table = with_chance(results)
         write_json(path, table)
-        for key, entry in table.items():
-            print(f"  {key} {entry['value']:.4f}", flush=True)
+        print(format_table(table), flush=True)
 
 
 def _dry_run(system: "System") -> int:

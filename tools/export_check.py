@@ -40,8 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     verdict = check(directory)
     text = json.dumps(verdict, indent=2)
-    (directory / PARITY_FILE).write_text(text + "\n", encoding="utf-8")
     print(text)
+    try:
+        (directory / PARITY_FILE).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {directory / PARITY_FILE}: {error.strerror}") from error
     return 0 if verdict["status"] == "passed" else 1
 
 
@@ -56,8 +59,13 @@ def check(directory: pathlib.Path) -> dict[str, Any]:
     from mtv_jax.interop.save import TOLERANCE
 
     loaded = load(directory)
-    with np.load(directory / golden.FILE) as stored:
-        arrays = dict(stored)
+    try:
+        with np.load(directory / golden.FILE) as stored:
+            arrays = dict(stored)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{directory} has no readable {golden.FILE} ({error}); export the run again"
+        ) from error
     pixels = to_pixels(arrays["resized"])
     scalars = {"logit_scale": loaded.logit_scale, "logit_bias": loaded.logit_bias}
     ours = golden.embed(loaded.encoder, {**loaded.params, **scalars}, pixels, arrays["ids"])
@@ -86,7 +94,7 @@ def _require_torch() -> None:
     except ImportError as error:
         raise UserError(
             f"the comparison needs PyTorch and transformers ({error}); "
-            "install them with `pip install 'mtv-jax[torch]'`"
+            "`make test-torch` installs them, or pip install -e '.[torch]'"
         ) from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -20,11 +20,10 @@ import numpy as np
 
 from mtv_jax.core.errors import UserError, report_user_errors
 from tools.data.progress import Progress
+from tools.data.sources import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from mtv_jax.interop.loading import LoadedEncoder
-
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @report_user_errors
@@ -37,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtv_jax.interop import load
 
     arrays = extract(load(args.model), files, batch=args.batch, tokens=args.tokens)
-    temporary = output.with_name(f".{output.name}.tmp.npz")
-    np.savez(temporary, **arrays)
-    os.replace(temporary, output)
+    _write(output, arrays)
     skipped = arrays["unreadable"]
     print(f"{output}: {len(arrays['names'])} images, {len(skipped)} unreadable", file=sys.stderr)
     return 1 if len(skipped) else 0
 
 
 def find_images(inputs: Sequence[str]) -> dict[str, pathlib.Path]:
-    """Name → file: the images below each folder, by relative path, and each file by its own.
+    """Name → file: the images below a folder by relative path, files by their own.
+
+    Of several inputs the names are the whole paths, so that none hides another.
 
     Raises:
         UserError: a path that does not exist, or no image at all.
@@ -54,14 +53,15 @@ def find_images(inputs: Sequence[str]) -> dict[str, pathlib.Path]:
     found: dict[str, pathlib.Path] = {}
     for path in map(pathlib.Path, inputs):
         if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-            found |= {str(p.relative_to(path)): p for p in below if p.is_file()}
+            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            alone = len(inputs) == 1
+            found |= {str(p.relative_to(path) if alone else p): p for p in below if p.is_file()}
         elif path.is_file():
             found[str(path)] = path
         else:
             raise UserError(f"--input {path} does not exist; give images or folders of them")
     if not found:
-        raise UserError(f"no images ({', '.join(sorted(_SUFFIXES))}) in {', '.join(inputs)}")
+        raise UserError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {', '.join(inputs)}")
     return found
 
 
@@ -110,6 +110,17 @@ def _read(path: pathlib.Path, size: int) -> np.ndarray | None:
     except (OSError, ValueError) as error:
         print(f"skipped {path}: {error}", file=sys.stderr)
         return None
+
+
+def _write(output: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    temporary = output.with_name(f".{output.name}.tmp.npz")
+    try:
+        np.savez(temporary, **arrays)
+        os.replace(temporary, output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _checked_output(path: str) -> pathlib.Path:

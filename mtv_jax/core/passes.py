@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageView:
-    """A recipe for crops of one image field, drawn on the device (mtv spec 2.2).
+    """A recipe for crops of one image field, drawn on the device.
 
     Attributes:
         name: how passes and objectives refer to it.
@@ -46,7 +46,7 @@ class TextView:
     """Token ids of a text column, or of a table that is not aligned with the batch.
 
     The last id sits at position embedding `pooling_slot`, the others at 0, 1, …: short texts are
-    pooled at the same learned position as captions (mtv spec 5.2).
+    pooled at the same learned position as captions.
     """
 
     name: str

@@ -14,7 +14,7 @@ Schedule = Callable[[Any], Float[Array, ""]]
 
 
 def warmup_cosine(peak: float, warmup: int, total: int, final: float = 0.0) -> Schedule:
-    """Linear from 0 over `warmup` steps, then cosine to `final * peak` at `total` (mtv spec 7).
+    """Linear from 0 over `warmup` steps, then cosine to `final * peak` at `total`.
 
     The update of step 0 uses `peak / warmup`, so no step is wasted on a rate of zero.
     """

@@ -51,8 +51,16 @@ class Evaluator(abc.ABC):
 
     @property
     def data(self) -> EvalSet:
-        """What it reads; opened before a run starts."""
+        """What it reads."""
         return EvalSet(store=self.store, selection=self.selection, sidecars=tuple(self.sidecars))
+
+    def check(self) -> None:
+        """Called before a run starts: what cannot be measured at its end shall fail now.
+
+        Raises:
+            UserError: the data is not there, or not enough of it.
+        """
+        self.data.open()
 
     @abc.abstractmethod
     def run(self, ctx: "EvalContext") -> dict[str, float]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image-text retrieval by cosine on a gallery of distinct captions (mtv spec section 10)."""
+"""Image-text retrieval by cosine on a gallery of distinct captions."""
 
 import dataclasses
 
@@ -19,6 +19,10 @@ class Retrieval(Evaluator):
     """
 
     gallery: int = 0
+
+    def check(self) -> None:
+        super().check()
+        self.distinct()
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         rows, captions = self.distinct()

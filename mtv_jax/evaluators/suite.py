@@ -2,6 +2,7 @@
 """Runs evaluators over one model and gathers their numbers, each with its chance level."""
 
 import json
+import math
 import pathlib
 import time
 from collections.abc import Iterable, Mapping
@@ -26,12 +27,13 @@ def run_suite(evaluators: Iterable[Evaluator], ctx: EvalContext) -> dict[str, Nu
 
 
 def with_chance(results: Mapping[str, Numbers]) -> dict[str, dict[str, float | None]]:
-    """{"zeroshot/top1": {"value": …, "chance": … or None}, …}."""
+    """{"zeroshot/top1": {"value": …, "chance": … or None}, …}; what is not finite is None."""
     table: dict[str, dict[str, float | None]] = {}
     for name, numbers in results.items():
         for key, value in numbers.items():
             if not key.endswith("/chance"):
                 chance = numbers.get(f"{key}/chance")
+                value = value if math.isfinite(value) else None
                 table[f"{name}/{key}"] = {"value": value, "chance": chance}
     return table
 
@@ -41,10 +43,14 @@ def format_table(table: Mapping[str, Mapping[str, float | None]]) -> str:
     rows = [f"{'':32} {'value':>10} {'chance':>10} {'x chance':>9}"]
     for key, entry in table.items():
         value, chance = entry["value"], entry["chance"]
-        assert value is not None
-        tail = f"{chance:>10.4f} {value / chance:>9.1f}" if chance else f"{'-':>10} {'-':>9}"
-        rows.append(f"{key:32} {value:>10.4f} {tail}")
+        ratio = value / chance if chance and value is not None else None
+        numbers = ((value, ">10.4f"), (chance, ">10.4f"), (ratio, ">9.1f"))
+        rows.append(f"{key:32} " + " ".join(_cell(number, spec) for number, spec in numbers))
     return "\n".join(rows)
+
+
+def _cell(number: float | None, spec: str) -> str:
+    return f"{'-':>{spec[1:].split('.')[0]}}" if number is None else format(number, spec)
 
 
 def write_json(path: pathlib.Path, content: object) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zero-shot classification: the class whose prompts an image is nearest to (mtv spec section 10).
+"""Zero-shot classification: the class whose prompts an image is nearest to.
 
 Class vectors are means of unit prompt vectors, renormalised; ties go to the lower class.
 """
@@ -30,6 +30,11 @@ class ZeroShot(Evaluator):
     def data(self) -> EvalSet:
         return dataclasses.replace(super().data, limit=self.limit)
 
+    def check(self) -> None:
+        super().check()
+        self.class_names()
+        self.labels()
+
     def run(self, ctx: EvalContext) -> dict[str, float]:
         scores, labels = self.scores(ctx), self.labels()
         ranked = np.argsort(-scores, axis=1, kind="stable")
@@ -53,8 +58,15 @@ class ZeroShot(Evaluator):
         return ctx.image_features(self.data) @ classes.T
 
     def labels(self) -> Int64[np.ndarray, " b"]:
-        """The true classes."""
-        return np.asarray([value[0] for value in self.data.column("class_id")], np.int64)
+        """The true classes.
+
+        Raises:
+            UserError: the store has no column class_id, or a row lacks it.
+        """
+        values = self.data.column("class_id")
+        if missing := sum(value is None for value in values):
+            raise UserError(f"{missing} images of the store {self.data} have no class_id")
+        return np.asarray([value[0] for value in values], np.int64)
 
     def class_names(self) -> list[str]:
         """Names of the classes, in label order.

@@ -27,7 +27,7 @@ Params = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A SigLIP pair of towers (mtv spec 1), built from plain config values.
+    """A SigLIP pair of towers (arXiv 2303.15343), built from plain config values.
 
     Attributes:
         image_size: side in pixels at which position embeddings are learned.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sigmoid image-text contrast (SigLIP; MTV eq. 1, mtv spec section 3).
+"""Sigmoid image-text contrast (SigLIP, arXiv 2303.15343; MTV section 4.1, eq. 1).
 
     L = 1/B Σ_i [ softplus(-l_ii) + Σ_{j≠i} softplus(l_ij) ],   l_ij = exp(τ') ⟨v_i, t_j⟩ + β
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The EMA teacher: float32 copies of the parameters that the rules select (mtv spec section 7)."""
+"""The EMA teacher: float32 copies of the parameters that the rules select (MTV appendix A.2)."""
 
 import dataclasses
 

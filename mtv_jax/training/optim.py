@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdamW with per-path learning rates, decay and freezing (mtv spec section 7)."""
+"""AdamW with per-path learning rates, decay and freezing (MTV section 5.1)."""
 
 import dataclasses
 from typing import Any

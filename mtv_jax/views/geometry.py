@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows: drawn crop rectangles, and how they move boxes and points (mtv spec 2.2).
+"""Windows: drawn crop rectangles, and how they move boxes and points.
 
 A window is real-valued and lives in [0, 1] of the stored image, so it means the same on the
 squashed canvas, on a depth map of another size and on boxes. True aspect ratios come from the
@@ -94,8 +94,8 @@ def keep_boxes(
 
     Args:
         moved: output of `move_boxes`.
-        min_fraction: least share of the box's area inside the view (mtv spec: 0.5).
-        min_side: least side of the clipped box, in [0, 1] of the view (mtv spec: 8 px / R).
+        min_fraction: least share of the box's area inside the view.
+        min_side: least side of the clipped box, in [0, 1] of the view.
     """
     clipped = jnp.clip(moved, 0.0, 1.0)
     full, inside = moved[..., 2:] - moved[..., :2], clipped[..., 2:] - clipped[..., :2]

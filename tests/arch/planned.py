@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The declarations of every planned objective against the contract.
 
-What each one needs is as its specification says: columns, views, passes and what is wanted of
+What each one needs: columns, views, passes and what is wanted of
 them, heads, slots, groups. The arithmetic is a stand-in: `read` touches every feature and calls
 every head, on values of the shapes that the method works on, and gives one number per sample.
 An objective leaves this file when it is built.
@@ -108,7 +108,7 @@ def per_sample_mean(x: Float[Array, "b m k"]) -> Float[Array, "b k"]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelfDistill(Centred):
-    """MTV: local crops' pooled vectors against the teacher's global one (mtv spec 4.2)."""
+    """MTV: local crops' pooled vectors against the teacher's global one (MTV section 4.2)."""
 
     local = Pass(tower="image", view="local_crops")
 
@@ -121,7 +121,7 @@ class SelfDistill(Centred):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedPred(Centred):
-    """MTV: masked patches of the clean view against the teacher's tokens (mtv spec 4.3)."""
+    """MTV: masked patches of the clean view against the teacher's tokens (MTV section 4.2)."""
 
     @property
     def masked(self) -> Pass:
@@ -144,7 +144,7 @@ class MaskedPred(Centred):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KoLeo(Planned):
-    """MTV: spread of pooled vectors inside groups; the same record is no neighbour (4.5)."""
+    """MTV: spread of pooled vectors inside groups; a record is no neighbour of itself."""
 
     group_size: int = 4
 
@@ -165,7 +165,7 @@ class KoLeo(Planned):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grounding(Planned):
-    """MTV: boxes after the crop, prompted from raw tokens, against a phrase table (5)."""
+    """MTV: boxes after the crop, prompted from raw tokens, against a phrase table (section 4.3)."""
 
     regions: int = 4
     unique: int = 0
@@ -221,7 +221,7 @@ class Grounding(Planned):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Depth(Planned):
-    """MTV: a dense head on four normed taps against the depth map under the crop (6)."""
+    """MTV: a dense head on four normed taps against the depth map under the crop (section 4.3)."""
 
     layers: tuple[int, ...] = (0, 1, 2, 3)
 
@@ -243,7 +243,7 @@ class Depth(Planned):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class M3I(MixtureProbe):
-    """M3I: the mixture probe, and captions against both images of the mixture (m3i spec 3.2)."""
+    """M3I: the mixture probe, and captions against both images of the mixture."""
 
     def fields(self) -> tuple[Field, ...]:
         return (IMAGE, CAPTION, LABEL)
@@ -284,7 +284,7 @@ class M3I(MixtureProbe):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SSP(Planned):
-    """M3I's grid of single-input methods, here visible tokens only and pixel targets (4)."""
+    """M3I's grid of single-input methods, here visible tokens only and pixel targets."""
 
     @property
     def visible(self) -> Pass:
@@ -314,7 +314,7 @@ class SSP(Planned):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SakDistill(Planned):
-    """SAK: adapter paths over every block against a frozen expert's taps (sak spec 1–3)."""
+    """SAK: adapter paths over every block against a frozen expert's taps (arXiv 2410.14633)."""
 
     layers: tuple[int, ...] = (0, 1, 2, 3)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of mtv_jax.objectives.sigmoid_vl (numbers: acceptance tests of mtv spec 13)."""
+"""Tests of mtv_jax.objectives.sigmoid_vl."""
 
 import math
 

@@ -100,3 +100,12 @@ def test_bad_arguments_are_one_line(images, tmp_path, encoder, capsys, inputs, o
     assert extract.main(argv) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_folders_with_equal_names_do_not_hide_each_other(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / folder / "1.jfif", "JPEG")
+    inputs = [str(tmp_path / "a"), str(tmp_path / "b")]
+    found = extract.find_images(inputs)
+    assert list(found) == [f"{folder}/1.jfif" for folder in inputs]

@@ -76,7 +76,7 @@ def test_boxes_and_points_move_exactly():
 
 
 def test_16_box_transform_round_trip():
-    """Mapping back through the window's inverse returns the box, flipped or not (mtv spec 13)."""
+    """Mapping back through the window's inverse returns the box, flipped or not."""
     window = _draw(64, (100, 140))
     generator = np.random.default_rng(0)
     corners = np.sort(generator.random((64, 5, 2, 2)), axis=2).reshape(64, 5, 4)

@@ -49,11 +49,12 @@ def read_curves(workdir: pathlib.Path) -> dict[str, Points]:
 
 
 def read_eval_curves(workdir: pathlib.Path) -> dict[str, Points]:
-    """Every number of `evals/` by step."""
+    """Every finite number of `evals/` by step."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for path in _eval_files(workdir):
         for key, entry in json.loads(path.read_text()).items():
-            curves.setdefault(key, []).append((int(path.stem), entry["value"]))
+            if entry["value"] is not None:
+                curves.setdefault(key, []).append((int(path.stem), entry["value"]))
     return curves
 
 
