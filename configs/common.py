@@ -87,12 +87,16 @@ def eval_data(path: str, *, selection: str = "") -> dict[str, Any]:
     return dict(store=path, selection=selection, sidecars=())
 
 
-def views(*, image_size: int, text_length: int) -> dict[str, Any]:
-    """The views of the recipe, the same for every subset of tasks (MTV section 4)."""
+def views(c: ConfigDict) -> dict[str, Any]:
+    """The views of the recipe, the same for every subset of tasks (MTV section 4).
+
+    Sizes and lengths follow the model's, also when a flag changes those.
+    """
+    text_length = c.model.get_ref("text_length")
     return {
         "global_crop": dict(
             type="mtv_jax.core.passes:ImageView",
-            size=image_size,
+            size=c.model.get_ref("image_size"),
             area=(0.4, 1.0),
             ratio=(3 / 4, 4 / 3),
             flip=0.0,
@@ -138,7 +142,8 @@ def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
     c = base()
     c.total_steps, c.batch_size = SCHEDULES[options.scale]
     c.model.update(image_tower=tower, text_tower=tower, image_size=image_size, remat="dots")
-    c.views = views(image_size=image_size, text_length=c.model.text_length)
+    c.views = views(c)
+    c.input.text_length = c.model.get_ref("text_length")
     c.objectives = objectives(options.tasks)
     c.input.update(stores=dict(train=store("data/train")), tokenizer="tokenizer.model", workers=8)
     return c

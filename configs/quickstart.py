@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         dtype="float32",
         scan_unroll=4,
     )
-    c.views = common.views(image_size=64, text_length=20)
+    c.views = common.views(c)
     c.objectives = common.objectives(options.tasks)
     # The published bias of -10 fits batches of tens of thousands; -ln(batch) starts at the loss
     # of a model that does not look at its input.
@@ -46,7 +46,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.input.update(
         stores=dict(train=train),
         tokenizer=f"{options.store or options.data}/tokenizer.model",
-        text_length=20,
+        text_length=c.model.get_ref("text_length"),
     )
     # Token embeddings start small (SigLIP's init) and get few gradients each: a short run is over
     # before they have grown.

@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import UInt8
 
 from input_pipeline import decode
 from input_pipeline.store import Store
+from input_pipeline.tfrecord import RecordError
 from mtv_jax.core.errors import UserError, closest
 
 
@@ -50,7 +52,7 @@ class EvalSet:
         return f"{self.store}[{self.selection}]" if self.selection else self.store
 
     def column(self, name: str) -> list[Any]:
-        """One column, as `Store.read` gives it; None where a row lacks it.
+        """One column, as `Store.read` gives it; None where a row lacks it or is damaged.
 
         Raises:
             UserError: the store lacks the column.
@@ -62,9 +64,16 @@ class EvalSet:
         return [_read(store, row, name) for row in rows]
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The stored image of the set's row number `index`."""
+        """The stored image of the set's row number `index`; black, and logged, if damaged.
+
+        A set has the same rows on every process and for every model, whatever is wrong with one.
+        """
         store, rows = self._opened
-        return decode.decode_image(_read(store, rows[index], "image")[0])
+        try:
+            return decode.decode_image(_read(store, rows[index], "image")[0])
+        except (decode.DecodeError, TypeError) as error:
+            logging.warning("unreadable: image %d of %s: %s", index, self, error)
+            return np.zeros((8, 8, 3), np.uint8)
 
     @property
     def _opened(self) -> tuple[Store, np.ndarray]:
@@ -81,4 +90,8 @@ def _open(data: EvalSet) -> tuple[Store, np.ndarray]:
 
 def _read(store: Store, row: Any, name: str) -> Any:
     at = store.locate(int(row))
-    return store.read(at.shard, at.row, [name]).get(name)
+    try:
+        return store.read(at.shard, at.row, [name]).get(name)
+    except RecordError as error:
+        logging.warning("unreadable: row %d of %s: %s", row, store.path, error)
+        return None

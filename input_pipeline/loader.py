@@ -16,6 +16,7 @@ from absl import flags
 
 from input_pipeline.records import SampleSource, Stream
 from input_pipeline.store import Store
+from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError, closest
 from mtv_jax.core.fields import Field
 
@@ -36,11 +37,11 @@ class StoreConfig:
     """
 
     path: str
-    weight: float = 1.0
+    weight: float = at_least(0, 1.0)
     sidecars: tuple[str, ...] = ()
     selection: str = ""
-    block: int = 1
-    window: int = 1
+    block: int = at_least(1, 1)
+    window: int = at_least(1, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,34 +59,53 @@ class InputConfig:
     """
 
     stores: Mapping[str, Mapping[str, Any]]
-    canvas: int = 0
+    canvas: int = at_least(0, 0)
     tokenizer: str = ""
-    text_length: int = 64
-    workers: int = 0
-    read_threads: int = 1
-    prefetch: int = 2
+    text_length: int = at_least(2, 64)
+    workers: int = at_least(0, 0)
+    read_threads: int = at_least(1, 1)
+    prefetch: int = at_least(1, 2)
 
 
-def open_stream(name: str, config: StoreConfig, fields: tuple[Field, ...]) -> Stream:
-    """An opened store of a mixture.
+def open_streams(
+    stores: Mapping[str, StoreConfig], fields: tuple[Field, ...]
+) -> tuple[Stream, ...]:
+    """The opened stores of a mixture.
 
     Raises:
         StoreError: no store, sidecar or selection of that name.
-        UserError: nothing selected, or none of the fields is there.
+        UserError: no store, one with nothing selected, or a field that none of them has.
     """
-    store = Store.open(config.path, config.sidecars)
-    rows = store.selection(config.selection) if config.selection else None
-    if (store.num_rows if rows is None else len(rows)) == 0:
-        raise UserError(f"store {name} at {config.path} has no rows to read; ingest images first")
-    for needed in (*(f.name for f in fields[:1]), "height", "width"):
-        if needed not in store.fields:
+    if not stores:
+        raise UserError("input.stores is empty; give --config.input.stores.<name>.path=STORE")
+    streams = tuple(_open_stream(name, config) for name, config in stores.items())
+    for field in fields:
+        columns = [name for stream in streams for name in stream.store.fields]
+        if field.name not in columns:
             raise UserError(
-                f"store {name} at {config.path} has no column {needed!r}"
-                f"{closest(needed, store.fields)}"
+                f"no store of input.stores has the column {field.name!r}"
+                f"{closest(field.name, columns)}; open the sidecar that holds it with "
+                "--config.input.stores.<name>.sidecars, or leave out the objective that reads it"
             )
-    return Stream(
-        store=store, weight=config.weight, rows=rows, block=config.block, window=config.window
+        if field.encode == "vocabulary":
+            raise UserError(f"the loader cannot read the column {field.name!r}: a vocabulary")
+    return streams
+
+
+def _open_stream(name: str, config: StoreConfig) -> Stream:
+    stream = Stream(
+        store=Store.open(config.path, config.sidecars),
+        weight=config.weight,
+        selection=config.selection,
+        block=config.block,
+        window=config.window,
     )
+    if not len(stream.rows):
+        raise UserError(f"store {name} at {config.path} has no rows to read; ingest images first")
+    for needed in ("height", "width"):
+        if needed not in stream.store.fields:
+            raise UserError(f"store {name} at {config.path} has no column {needed!r}")
+    return stream
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

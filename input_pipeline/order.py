@@ -12,6 +12,8 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+from mtv_jax.core.errors import UserError
+
 _MASK64 = (1 << 64) - 1
 _ROUNDS = 4
 
@@ -115,7 +117,9 @@ class Mixture:
     def from_weights(cls, weights: Sequence[float], period: int = 1000) -> "Mixture":
         """Weights rounded to thousandths by largest remainder; each positive one keeps a draw."""
         if not weights or min(weights) < 0 or sum(weights) <= 0:
-            raise ValueError(f"mixture weights {list(weights)} must be >= 0 with a positive sum")
+            raise UserError(
+                f"input.stores.*.weight {list(weights)} must be at least 0 with a positive sum"
+            )
         if len({w for w in weights if w > 0}) == 1:
             return cls(tuple(int(w > 0) for w in weights))
         shares = [w / sum(weights) * period for w in weights]

@@ -6,6 +6,7 @@ that cannot be read, becomes zeros with `valid` False: shapes and order never ch
 """
 
 import dataclasses
+import functools
 import logging
 from typing import Any
 
@@ -16,7 +17,7 @@ from input_pipeline import decode
 from input_pipeline.order import EpochOrder, Mixture, mix64
 from input_pipeline.store import Store
 from input_pipeline.tfrecord import RecordError
-from input_pipeline.tokenizer import Tokenizer
+from input_pipeline.tokenizer import Tokenizer, canonicalize
 from mtv_jax.core.fields import Field
 from mtv_jax.core.position import split_position
 
@@ -30,20 +31,26 @@ class Stream:
     Attributes:
         store: the opened store.
         weight: share of the mixture.
-        rows: global row numbers in use, None for all.
+        selection: the rows in use; "" for all.
         block: rows that travel together (1 on local disk).
         window: blocks shuffled among each other.
     """
 
     store: Store
     weight: float = 1.0
-    rows: np.ndarray | None = None
+    selection: str = ""
     block: int = 1
     window: int = 1
 
-    @property
-    def num_rows(self) -> int:
-        return self.store.num_rows if self.rows is None else len(self.rows)
+    def __getstate__(self) -> dict[str, Any]:  # without the rows: every process maps them itself
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray | range:
+        """Global row numbers in use."""
+        if self.selection:
+            return self.store.selection(self.selection)
+        return range(self.store.num_rows)
 
 
 class SampleSource:
@@ -69,7 +76,9 @@ class SampleSource:
         self.canvas, self.tokenizer = canvas, tokenizer
         self._mixture = Mixture.from_weights([s.weight for s in streams])
         self._orders = [
-            EpochOrder(rows=s.num_rows, seed=mix64(seed ^ mix64(i)), block=s.block, window=s.window)
+            EpochOrder(
+                rows=len(s.rows), seed=mix64(seed ^ mix64(i)), block=s.block, window=s.window
+            )
             for i, s in enumerate(streams)
         ]
         cv2.setNumThreads(0)  # parallelism is by worker process
@@ -78,8 +87,8 @@ class SampleSource:
         """The sample at a stream position, as numpy arrays of static shape."""
         index, draw = self._mixture.locate(position)
         stream = self.streams[index]
-        row = self._orders[index].row(draw)
-        at = stream.store.locate(int(row if stream.rows is None else stream.rows[row]))
+        row = stream.rows[self._orders[index].row(draw)]
+        at = stream.store.locate(int(row))
         columns, size = self._read(stream.store, at.shard, at.row)
         valid = {f.name: np.bool_(f.name in columns) for f in self.fields}
         return {
@@ -95,16 +104,23 @@ class SampleSource:
     ) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
         """Decoded columns and the stored image's (height, width); nothing of a broken record."""
         wanted = [f for f in self.fields if f.name in store.fields]
+        where = f"store {store.name} shard {shard} row {row}"
         try:
             raw = store.read(shard, row, [*(f.name for f in wanted), "height", "width"])
             size = (int(raw["height"][0]), int(raw["width"][0]))
-            columns = {f.name: self._decode(f, raw[f.name]) for f in wanted if f.name in raw}
-        except (RecordError, decode.DecodeError, UnicodeDecodeError) as error:
-            logging.warning(
-                "unreadable: store %s shard %d row %d: %s", store.name, shard, row, error
-            )
+        except (RecordError, LookupError) as error:
+            logging.warning("unreadable: %s: %s", where, error)
             return {}, (1, 1)
-        return {k: v for k, v in columns.items() if v is not None}, size
+        columns: dict[str, np.ndarray] = {}
+        for field in wanted:
+            try:
+                value = self._decode(field, raw[field.name]) if field.name in raw else None
+            except (decode.DecodeError, ValueError) as error:  # UnicodeDecodeError is one
+                logging.warning("unreadable: %s column %s: %s", where, field.name, error)
+                continue
+            if value is not None:
+                columns[field.name] = value
+        return columns, size
 
     def _decode(self, field: Field, values: Any) -> np.ndarray | None:
         """One column as its static array; None when the record holds it empty."""
@@ -120,7 +136,7 @@ class SampleSource:
         if field.encode == "tokens":
             text = values[0].decode()
             assert self.tokenizer is not None
-            return self.tokenizer.encode(text) if text.strip() else None
+            return self.tokenizer.encode(text) if canonicalize(text) else None
         array = np.asarray(values, _DTYPES[field.dtype])
         if field.pad_to is None:
             return array.reshape(self._shape(field))

@@ -123,13 +123,23 @@ class RecordFile:
     def _opened(self) -> np.ndarray:
         if self._offsets is None:
             file = files.ReadOnlyFile(self.path)
-            offsets = _read_index(self.path, file.size)
-            if offsets is None:
-                offsets = scan(self.path)
-                with contextlib.suppress(OSError):  # read-only, or another process just did it
-                    _write_index(self.path, offsets)
+            offsets = _read_index(self.path)
+            if offsets is None or offsets[-1] != file.size:
+                offsets = self._rebuilt(offsets, file.size)
             self._file, self._offsets = file, offsets
         return self._offsets
+
+    def _rebuilt(self, stale: np.ndarray | None, size: int) -> np.ndarray:
+        """Offsets by a scan; of a file that is cut short the old ones, for the rows before."""
+        try:
+            offsets = scan(self.path)
+        except RecordError:
+            if stale is None or stale[-1] < size:
+                raise
+            return stale
+        with contextlib.suppress(OSError):  # read-only, or another process just did it
+            _write_index(self.path, offsets)
+        return offsets
 
 
 def scan(path: pathlib.Path) -> np.ndarray:
@@ -177,11 +187,11 @@ def _write_index(path: pathlib.Path, offsets: np.ndarray) -> None:
     files.write_atomically(index_path(path), buffer.getvalue())
 
 
-def _read_index(path: pathlib.Path, size: int) -> np.ndarray | None:
-    """The memory-mapped offsets, or None where they cannot belong to a file of `size` bytes."""
+def _read_index(path: pathlib.Path) -> np.ndarray | None:
+    """The memory-mapped offsets beside a file, or None where there are none that could be."""
     try:
         offsets = np.load(index_path(path), mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
     whole = offsets.dtype == np.uint64 and offsets.ndim == 1 and len(offsets) > 0
-    return offsets if whole and offsets[0] == 0 and offsets[-1] == size else None
+    return offsets if whole and offsets[0] == 0 else None

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from input_pipeline.eval_set import EvalSet
-from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_stream
-from input_pipeline.records import SampleSource, sample_shapes
+from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_streams
+from input_pipeline.records import SampleSource, Stream, sample_shapes
 from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core import config as cfg
 from mtv_jax.core.errors import UserError
@@ -41,13 +41,13 @@ class LogConfig:
 
     Attributes:
         every: steps between lines.
-        nonfinite: "skip" leaves a step without effect, "stop" ends the run at the first.
+        nonfinite: a step that is not finite has no effect; "stop" ends the run at the next line.
         max_skips: with "skip", how many steps in a row may be skipped.
     """
 
-    every: int = 50
+    every: int = cfg.at_least(1, 50)
     nonfinite: Literal["skip", "stop"] = "skip"
-    max_skips: int = 20
+    max_skips: int = cfg.at_least(0, 20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,20 +55,20 @@ class RunConfig:
     """The top level of a config; sections are checked by their own receivers."""
 
     seed: int
-    batch_size: int
-    total_steps: int
+    batch_size: int = cfg.at_least(1)
+    total_steps: int = cfg.at_least(1)
     model: Section
     views: Section
     objectives: Section
     input: Section
-    micro_batches: int = 1
+    micro_batches: int = cfg.at_least(1, 1)
     optim: Section = dataclasses.field(default_factory=dict)
     ema: Section = dataclasses.field(default_factory=dict)
     mesh: Section = dataclasses.field(default_factory=dict)
     checkpoint: Section = dataclasses.field(default_factory=dict)
     log: Section = dataclasses.field(default_factory=dict)
     evals: Section = dataclasses.field(default_factory=dict)
-    watchdog_seconds: int = 1800
+    watchdog_seconds: int = cfg.at_least(0, 1800)
 
 
 class System:
@@ -85,7 +85,7 @@ class System:
 
     def __init__(self, config: Section, *, trusted: tuple[str, ...] = (), devices: Any = None):
         self.config = config
-        self.run = cfg.build(RunConfig, config, "config")
+        self.run = cfg.build(RunConfig, config, "")
         self.input = cfg.build(InputConfig, self.run.input, "input")
         self.log = cfg.build(LogConfig, self.run.log, "log")
         self.checkpoint = cfg.build(CheckpointConfig, self.run.checkpoint, "checkpoint")
@@ -125,17 +125,20 @@ class System:
                     f"views.{view.name}.size {view.size} is not a multiple of the patch size "
                     f"{self.model.encoder.patch_size}"
                 )
-            if isinstance(view, TextView) and view.pooling_slot >= self.model.encoder.text_length:
-                raise UserError(
-                    f"views.{view.name}.pooling_slot {view.pooling_slot} is beyond the text "
-                    f"tower's {self.model.encoder.text_length} positions"
-                )
+            if isinstance(view, TextView):
+                self._check_text(view)
         derived = {r.view for r in self.model.plan if "/" in r.view}  # "objective/entry"
         for request in self.model.plan:
             if request.view not in known | derived:
                 raise UserError(
                     f"a pass reads the view {request.view!r}, which the config does not define; "
                     f"add views.{request.view}"
+                )
+        read = {request.view for request in self.model.plan}
+        for view in self.model.spec.views:
+            if view.name in read and view.field not in {f.name for f in self.fields}:
+                raise UserError(
+                    f"views.{view.name}.field is {view.field!r}, which no objective reads"
                 )
         per_device = self.run.batch_size // self.mesh.size
         local_rows(self.mesh, self.run.batch_size)
@@ -151,6 +154,21 @@ class System:
                     f"not divide the {per_device // self.run.micro_batches} samples of a "
                     "micro-batch on a device"
                 )
+
+    def _check_text(self, view: TextView) -> None:
+        """Evaluation and export read texts as the tower was made for: training must do the same."""
+        positions = self.model.encoder.text_length
+        lengths = (view.length, view.pooling_slot + 1, self.input.text_length)
+        if view.table:
+            fits = view.length <= positions == view.pooling_slot + 1
+        else:
+            fits = set(lengths) == {positions}
+        if not fits:
+            raise UserError(
+                f"model.text_length is {positions}, but views.{view.name} has length {view.length} "
+                f"and pooling_slot {view.pooling_slot}, and input.text_length is "
+                f"{self.input.text_length}; set them alike, the slot one less"
+            )
 
     @property
     def canvas(self) -> int:
@@ -207,6 +225,20 @@ class System:
         with jax.set_mesh(self.mesh):
             return self.factory.create(self.run.seed, self.abstract_batch, self.abstract_state)
 
+    def open_data(self) -> None:
+        """Opens everything that will be read.
+
+        Raises:
+            UserError: what is missing for training or for an evaluation at its end.
+        """
+        self._open(self.input.stores)
+        for evaluator in self.evaluators:
+            evaluator.check()
+
+    def _open(self, stores: Section) -> tuple[Stream, ...]:
+        specs = {k: cfg.build(StoreConfig, v, f"input.stores.{k}") for k, v in stores.items()}
+        return open_streams(specs, self.fields)
+
     def batches(self, first: int, stores: Section | None = None) -> Iterator[dict[str, Any]]:
         """This process's rows of global batches first, first + 1, …, as numpy.
 
@@ -214,12 +246,7 @@ class System:
             first: number of the first batch.
             stores: instead of the config's `input.stores`.
         """
-        streams = tuple(
-            open_stream(name, cfg.build(StoreConfig, spec, f"input.stores.{name}"), self.fields)
-            for name, spec in (stores or self.input.stores).items()
-        )
-        if not streams:
-            raise UserError("input.stores is empty; give --config.input.stores.<name>.path=STORE")
+        streams = self._open(stores or self.input.stores)
         rows = local_rows(self.mesh, self.run.batch_size)
         local = LocalRows(batch_size=self.run.batch_size, rows=rows)
         source = SampleSource(streams, self.fields, self.canvas, self.tokenizer, self.run.seed)
@@ -280,7 +307,8 @@ def restored(
     Raises:
         UserError: no such checkpoint, or one of another model.
     """
-    system = System({**config, "mesh": {"data": -1, "fsdp": 1}}, trusted=trusted)
+    here = {"mesh": {"data": -1, "fsdp": 1}, "micro_batches": 1}
+    system = System({**config, **here}, trusted=trusted)
     saver = Checkpointer(workdir, system.checkpoint)
     try:
         return system, saver.restore(system.abstract_state, step)

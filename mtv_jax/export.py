@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     from mtv_jax.models.encoder import Encoder
     from mtv_jax.training.checkpoint import load_numpy, steps_in
 
+    _refuse_other_tokenizer(workdir, config["input"]["tokenizer"])
     steps = steps_in(workdir)
     if not steps and _STEP.value is None:
         raise UserError(f"{workdir} has no checkpoint yet; train it first")
@@ -61,10 +62,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _refuse_other_tokenizer(workdir: pathlib.Path, path: str) -> None:
+    """A model is worth nothing with other ids than it was trained on."""
+    from input_pipeline.tokenizer import Tokenizer
+
+    recorded = workdir / "tokenizer.sha256"
+    if recorded.is_file() and Tokenizer(path, 2).sha256 != recorded.read_text().strip():
+        raise UserError(f"{path} is not the tokenizer that {workdir} was trained with; restore it")
+
+
 def _logit_scalars(heads: Mapping[str, Any]) -> Mapping[str, Any]:
-    for head in heads.values():
-        if "logit_scale" in head:
-            return head
+    if "vl_logits" in heads:
+        return heads["vl_logits"]
     raise UserError(
         "this run has no image-text objective, so no logit scale and bias; a SigLIP folder needs "
         "them: train with objectives.sigmoid_vl"
@@ -78,7 +87,8 @@ def _numbers(workdir: pathlib.Path, step: int) -> dict[str, float]:
     path = workdir / "evals" / f"{step:08d}.json"
     if not path.is_file():
         return {}
-    return {key: entry["value"] for key, entry in json.loads(path.read_text()).items()}
+    entries = json.loads(path.read_text()).items()
+    return {key: entry["value"] for key, entry in entries if entry["value"] is not None}
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 from mtv_jax import cli
 from mtv_jax.core.errors import UserError
+from mtv_jax.core.position import join_position
 from mtv_jax.core.typecheck import check_shapes
 
 if TYPE_CHECKING:  # jax takes seconds to import: not before the flags are known to be good
     from mtv_jax.assemble import System
+    from mtv_jax.training.checkpoint import Checkpointer
     from mtv_jax.training.state import TrainState
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,…]")
@@ -59,22 +62,17 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     from mtv_jax.training import plan, rundir
     from mtv_jax.training.checkpoint import Checkpointer
 
-    for evaluator in system.evaluators:
-        evaluator.check()
-    rundir.open_rundir(workdir, system.config, allow_changed=_ALLOW.value)
+    system.open_data()
+    meaning = rundir.Meaning(config=system.config, tokenizer=system.tokenizer.sha256)
+    rundir.open_rundir(workdir, meaning, allow_changed=_ALLOW.value)
     cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
-    plan.write(system.model, system.abstract_state, workdir)
     saver = Checkpointer(workdir, system.checkpoint)
-    if saver.latest is None:
-        batches = system.batches(0)
-        next_state: Callable[[], TrainState] = system.init_state
-    else:
-        print(f"resuming {workdir} from step {saver.latest}", flush=True)
-        rundir.reopen_at(workdir, saver.latest)
-        batches = system.batches(saver.latest)
-        next_state = functools.partial(saver.restore, system.abstract_state)
     try:
-        complete = _loop(system, workdir).run(next_state(), batches, saver)
+        state = _first_state(system, workdir, saver)
+        batches = system.batches(_first_batch(system, state))
+        rundir.record_run(workdir, meaning)
+        plan.write(system.model, system.abstract_state, workdir)
+        complete = _loop(system, workdir).run(state, batches, saver)
     finally:
         saver.close()
     if not complete:
@@ -83,6 +81,29 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     (workdir / "DONE").touch()
     print(f"DONE {workdir}", flush=True)
     return 0
+
+
+def _first_state(system: "System", workdir: pathlib.Path, saver: "Checkpointer") -> "TrainState":
+    from mtv_jax.training import rundir
+
+    if saver.latest is None:
+        return system.init_state()
+    print(f"resuming {workdir} from step {saver.latest}", flush=True)
+    state = saver.restore(system.abstract_state)
+    rundir.reopen_at(workdir, saver.latest)
+    return state
+
+
+def _first_batch(system: "System", state: "TrainState") -> int:
+    """The global batch at which the stream goes on."""
+    position = int(join_position(np.asarray(state.position)))
+    batch, rest = divmod(position, system.run.batch_size)
+    if rest:
+        raise UserError(
+            f"the stream stands at sample {position}, which is no multiple of batch_size "
+            f"{system.run.batch_size}; choose one that divides it"
+        )
+    return batch
 
 
 def _loop(system: "System", workdir: pathlib.Path) -> Any:

@@ -25,7 +25,7 @@ TRUSTED_ROOTS = ("mtv_jax", "input_pipeline", "tools")
 # Fields that may change between two launches of one run: they move it to other hardware, paths or
 # logging without changing what is computed. All others are semantic.
 OPERATIONAL = re.compile(
-    r"^(mesh|log|checkpoint|evals|profile|watchdog_seconds|micro_batches)(\.|$)"
+    r"^(mesh|log|checkpoint|evals|watchdog_seconds|micro_batches)(\.|$)"
     r"|^input\.(workers|read_threads|prefetch|tokenizer)$|^input\.stores\.[^.]+\.path$"
     r"|^model\.(remat|scan_unroll|attn_impl)$|^objectives\.[^.]+\.chunk$"
 )
@@ -81,22 +81,32 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     Args:
         cls: the receiving dataclass.
         values: keyword arguments; lists become tuples where the field is a tuple.
-        where: the config path, for messages.
+        where: the config path, for messages; "" at the top.
 
     Raises:
-        UserError: an unknown or missing key, or a value of another type.
+        UserError: an unknown or missing key, a value of another type, or one below its least.
     """
+    prefix = f"{where}." if where else ""
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in known:
-            raise UserError(f"config has no field {where}.{key}{closest(key, known)}")
+            raise UserError(f"config has no field {prefix}{key}{closest(key, known)}")
     for name, field in known.items():
         required = field.default is dataclasses.MISSING
         if required and field.default_factory is dataclasses.MISSING and name not in values:
-            raise UserError(f"config lacks {where}.{name}; set --config.{where}.{name}=…")
-    converted = {k: _convert(v, hints[k], f"{where}.{k}") for k, v in values.items()}
+            raise UserError(f"config lacks {prefix}{name}; set --config.{prefix}{name}=…")
+    converted = {k: _convert(v, hints[k], f"{prefix}{k}") for k, v in values.items()}
+    for name, value in converted.items():
+        least = known[name].metadata.get("least")
+        if least is not None and value < least:
+            raise UserError(f"{prefix}{name} = {value} should be at least {least}")
     return cls(**converted)
+
+
+def at_least(least: float, default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field of numbers that `build` refuses below `least`."""
+    return dataclasses.field(default=default, metadata={"least": least})
 
 
 def resolve(
@@ -163,6 +173,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 def _is_instance(value: Any, hint: Any, origin: Any) -> bool:
     """Whether a value already has the annotated type; what cannot be checked passes."""
-    if origin is not None or not isinstance(hint, type):
+    if origin is not None:
+        return not isinstance(origin, type) or isinstance(value, origin)
+    if not isinstance(hint, type):
         return True
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

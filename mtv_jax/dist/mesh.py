@@ -35,8 +35,11 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     """
     devices = devices if devices is not None else jax.devices()
     shape = [config.data, config.fsdp]
-    if shape.count(-1) > 1:
-        raise UserError("mesh.data and mesh.fsdp cannot both be -1; set one of them")
+    if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+        raise UserError(
+            f"mesh data={config.data} x fsdp={config.fsdp}: want numbers of devices, one of them "
+            "may be -1 for all that are left"
+        )
     if -1 in shape:
         shape[shape.index(-1)] = max(len(devices) // -int(np.prod(shape)), 1)
     if int(np.prod(shape)) != len(devices):

@@ -17,7 +17,7 @@ def initialize() -> str:
     """Joins the processes of the job; returns in words how they were found.
 
     Tried in order: explicit JAX_COORDINATOR_ADDRESS, a Cloud TPU pod, Slurm, Open MPI; otherwise
-    one process. Loopback coordinators are refused when the job has several hosts.
+    one process.
     """
     env = os.environ
     if address := env.get("JAX_COORDINATOR_ADDRESS"):
@@ -43,12 +43,17 @@ def _found(source: str) -> str:
 
 
 class Preemption:
-    """Whether the job was told to stop (SIGTERM, or Ctrl-C once): save, then exit cleanly."""
+    """Whether the job was told to stop (SIGTERM, or Ctrl-C once): save, then exit cleanly.
+
+    Of several processes JAX's own handler of SIGTERM tells the others, and must stay in place.
+    """
 
     def __init__(self) -> None:
         self._asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+        self._alone = jax.process_count() == 1
+        signal.signal(signal.SIGINT, self._note)
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -57,10 +62,12 @@ class Preemption:
         self._asked = True
         name = signal.Signals(number).name
         print(f"{name}: saving after this step, then stopping", file=sys.stderr, flush=True)
+        if not self._alone:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def reached(self, step: int) -> bool:
         """True at the step at which every process agrees to stop."""
-        if jax.process_count() == 1:
+        if self._alone:
             return self._asked
         return multihost_utils.reached_preemption_sync_point(step)
 

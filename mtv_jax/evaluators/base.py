@@ -82,7 +82,7 @@ class EvalContext:
         mesh: devices to use.
         batch_size: images at a time over all devices.
         losses: `(data, batches)` → every objective's losses, when the model has its heads.
-        poll: called between batches, so that a preemption gets in.
+        poll: called between batches; tells the watchdog that something happens.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from mtv_jax.core.config import at_least
 from mtv_jax.evaluators.base import EvalContext, Evaluator
 
 
@@ -17,7 +18,7 @@ class HeldoutLoss(Evaluator):
         batches: batches averaged.
     """
 
-    batches: int = 4
+    batches: int = at_least(1, 4)
 
     def unavailable(self, ctx: EvalContext) -> str:
         return "" if ctx.losses else "an exported model has no objectives"

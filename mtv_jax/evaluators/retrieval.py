@@ -60,6 +60,6 @@ class Retrieval(Evaluator):
 
 
 def own_ranks(scores: np.ndarray) -> np.ndarray:
-    """Per row: how many other columns score at least as high as the row's own (ties count)."""
+    """Per row: how many other columns do not score below the row's own (ties and NaN count)."""
     own = np.diagonal(scores)[:, None]
-    return (scores >= own).sum(axis=1) - 1
+    return (~(scores < own)).sum(axis=1) - 1

@@ -38,7 +38,7 @@ class ZeroShot(Evaluator):
     def run(self, ctx: EvalContext) -> dict[str, float]:
         scores, labels = self.scores(ctx), self.labels()
         ranked = np.argsort(-scores, axis=1, kind="stable")
-        hits = ranked == labels[:, None]
+        hits = (ranked == labels[:, None]) & np.isfinite(scores).all(axis=1, keepdims=True)
         chance = 1.0 / scores.shape[1]
         return {
             "top1": float(hits[:, 0].mean()),

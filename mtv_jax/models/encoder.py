@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key
 
+from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Features, Wants
 from mtv_jax.models.blocks import Compute, Remat
@@ -47,17 +48,17 @@ class Encoder:
         UserError: an unknown size, or sides that the patch size does not divide.
     """
 
-    image_size: int = 224
-    patch_size: int = 16
+    image_size: int = at_least(1, 224)
+    patch_size: int = at_least(1, 16)
     image_tower: str = "B"
     text_tower: str = "B"
-    vocab_size: int = 32_000
-    text_length: int = 64
+    vocab_size: int = at_least(3, 32_000)
+    text_length: int = at_least(2, 64)
     pooling: Pooling = "map"
     has_mask_token: bool = False
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     remat: Remat = "none"
-    scan_unroll: int = 1
+    scan_unroll: int = at_least(1, 1)
     attn_impl: AttnImpl = "auto"
 
     def __post_init__(self) -> None:

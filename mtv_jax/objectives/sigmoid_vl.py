@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mtv_jax.core.config import at_least
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
 from mtv_jax.core.masking import masked_mean
 from mtv_jax.core.passes import Pass, Plan, Wants, wanted
@@ -63,9 +64,9 @@ class SigmoidVL(Objective):
 
     image_view: str = "global_crop"
     text_view: str = "caption"
-    init_scale: float = 10.0
+    init_scale: float = at_least(1e-3, 10.0)
     init_bias: float = -10.0
-    chunk: int = 512
+    chunk: int = at_least(1, 512)
 
     @property
     def image_pass(self) -> Pass:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
+from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
 from mtv_jax.training.state import TrainState
 
@@ -26,9 +27,9 @@ class CheckpointConfig:
         keep_every: besides, every checkpoint at a multiple of this; 0 for none.
     """
 
-    every: int = 1000
-    keep: int = 2
-    keep_every: int = 0
+    every: int = at_least(1, 1000)
+    keep: int = at_least(1, 2)
+    keep_every: int = at_least(0, 0)
 
 
 class Checkpointer:
@@ -80,7 +81,7 @@ class Checkpointer:
         if not (root / str(step)).is_dir():
             raise UserError(f"{root.parent} has no checkpoint of step {step}")
         saved = array_metadata(root, step)
-        wanted = jax.tree.map(lambda a: (tuple(a.shape), str(a.dtype)), vars(abstract))
+        wanted = jax.tree.map(_described, vars(abstract))
         _refuse_mismatch(_by_path(saved), _by_path(wanted))
         loaded = self._checkpointer.load_checkpointables(step, {_STATE: vars(abstract)})
         return TrainState(**loaded[_STATE])
@@ -103,10 +104,14 @@ def steps_in(workdir: pathlib.Path) -> list[int]:
 
 
 def array_metadata(root: Any, step: int | None) -> PyTree:
-    """(shape, dtype) of every array of a checkpoint, read without the model's code."""
+    """Shape and dtype in words of every array of a checkpoint, read without the model's code."""
     path = pathlib.Path(root) / str(step)
     tree = ocp.metadata(str(path), checkpointable_name=_STATE).metadata
-    return jax.tree.map(lambda m: (tuple(m.shape), str(m.dtype)), tree, is_leaf=_is_array_metadata)
+    return jax.tree.map(_described, tree, is_leaf=_is_array_metadata)
+
+
+def _described(array: Any) -> str:
+    return f"{tuple(array.shape)} {array.dtype}"
 
 
 def load_numpy(workdir: pathlib.Path, step: int, names: tuple[str, ...]) -> dict[str, PyTree]:
@@ -141,7 +146,7 @@ def _is_array_metadata(node: Any) -> bool:
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, tuple))
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {_normalised(jax.tree_util.keystr(path)): leaf for path, leaf in leaves}
 
 
@@ -151,12 +156,11 @@ def _normalised(path: str) -> str:
 
 
 def _refuse_mismatch(saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    params = [p for p in sorted({*saved, *wanted}) if p.startswith(".params")]
-    wrong = [p for p in params if saved.get(p) != wanted.get(p)]
+    wrong = [p for p in sorted({*saved, *wanted}) if saved.get(p) != wanted.get(p)]
     if wrong:
-        path = wrong[0]
+        path = next((p for p in wrong if p.startswith(".params")), wrong[0])
         raise UserError(
-            f"the checkpoint is of another model: {len(wrong)} parameters differ, first "
+            f"the checkpoint is of another model: {len(wrong)} arrays differ, first "
             f"{path.removeprefix('.')} saved as {saved.get(path, 'absent')}, wanted "
             f"{wanted.get(path, 'absent')}; use the run's own config or another --workdir"
         )

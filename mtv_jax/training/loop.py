@@ -46,7 +46,7 @@ class Loop:
         checkpoint_every: steps between saves.
         log_every: steps between lines.
         nonfinite: "skip" or "stop".
-        max_skips: skipped steps in a row that end the run.
+        max_skips: so many steps in a row may be skipped, or read no image; one more ends the run.
         watchdog_seconds: silence after which the process ends itself; 0: never.
         evaluate: called after every step, and once before the first when a run goes on; it knows
             what is due and what is there already.
@@ -66,6 +66,7 @@ class Loop:
     watchdog_seconds: int
     evaluate: Callable[[TrainState, int, Callable[[], None]], None]
     profile: range | None = None
+    _tracing: list[int] = dataclasses.field(default_factory=list, init=False, repr=False)
 
     def run(
         self, state: TrainState, batches: Iterator[Mapping[str, Any]], saver: Checkpointer
@@ -87,13 +88,16 @@ class Loop:
             with jax.set_mesh(self.mesh):
                 state, metrics = self.step(state, self.frozen, self.put(local))
             _bound(in_flight, metrics["loss"])
-            reporter.note(step, local, metrics, waited)
             stopping = preemption.reached(step)
-            if step % self.checkpoint_every == 0 or step == self.total_steps or stopping:
+            saving = step % self.checkpoint_every == 0 or step == self.total_steps or stopping
+            reporter.note(step, local, metrics, waited)
+            if saving:  # what was logged is never behind what was saved
+                reporter.flush(step)
                 saver.save(step, state)
             if stopping:
                 break
             self.evaluate(state, step, watchdog.beat)
+        self._end_trace()
         reporter.close()
         saver.wait()
         watchdog.stop()
@@ -102,8 +106,14 @@ class Loop:
     def _trace(self, step: int) -> None:
         if self.profile and step == self.profile.start:
             jax.profiler.start_trace(str(self.workdir / "tb"))
+            self._tracing.append(step)
         if self.profile and step == self.profile.stop:
+            self._end_trace()
+
+    def _end_trace(self) -> None:
+        if self._tracing:
             jax.profiler.stop_trace()
+            self._tracing.clear()
 
 
 def _bound(in_flight: collections.deque[jax.Array], newest: jax.Array) -> None:
@@ -122,6 +132,7 @@ class _Reporter:
         self._late: tuple[int, list[Mapping[str, Any]], dict[str, float]] | None = None
         self._recent: list[Mapping[str, Any]] = []
         self._skipped_in_a_row = 0
+        self._unreadable_in_a_row = 0
         logs = loop.workdir / "logs"
         ledger = logs / f"ledger{jax.process_index()}.jsonl"
         truncate_after(ledger, first)
@@ -139,11 +150,19 @@ class _Reporter:
         self._recent.append(metrics)
         images = len(local["position"]) * jax.process_count()
         self._chronometer.add(images=images, waited=waited)
-        due = step % self._loop.log_every == 0 or step == self._loop.total_steps
-        if due or step == 1:
-            self._flush()
-            self._late = (step, self._recent, self._chronometer.read())
-            self._recent = []
+        if step % self._loop.log_every == 0 or step == 1:
+            self._end_interval(step)
+
+    def flush(self, step: int) -> None:
+        """Writes everything up to `step`."""
+        if self._recent:
+            self._end_interval(step)
+        self._flush()
+
+    def _end_interval(self, step: int) -> None:
+        self._flush()
+        self._late = (step, self._recent, self._chronometer.read())
+        self._recent = []
 
     def close(self) -> None:
         """Writes what is still held back."""
@@ -194,5 +213,11 @@ class _Reporter:
         unreadable = ~local["valid"]["image"] if "image" in local["valid"] else np.zeros(1, bool)
         if unreadable.any():
             row["unreadable"] = record_rows(local, unreadable)
+        self._unreadable_in_a_row = self._unreadable_in_a_row + 1 if unreadable.all() else 0
+        if self._unreadable_in_a_row > self._loop.max_skips:
+            raise UserError(
+                f"no image could be read in the last {self._unreadable_in_a_row} batches (reasons "
+                "in logs/): look at the store with python -m tools.data.verify"
+            )
         self._ledger.write(json.dumps(row) + "\n")
         self._ledger.flush()

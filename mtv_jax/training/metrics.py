@@ -117,5 +117,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def mean_of(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Mean of each metric over the steps of an interval."""
-    return {key: float(np.mean([np.asarray(row[key]) for row in rows])) for key in rows[-1]}
+    """Mean of each metric over the steps of an interval that had an effect, if any had."""
+    kept = [row for row in rows if not row["skipped"]] or rows
+    means = {key: float(np.mean([row[key] for row in kept])) for key in rows[-1]}
+    return {**means, "skipped": float(np.mean([row["skipped"] for row in rows]))}

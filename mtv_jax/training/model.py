@@ -20,6 +20,7 @@ from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Features, Pass, TextView, Wants, merge_plans
 from mtv_jax.core.schedules import as_schedule
 from mtv_jax.models.encoder import Encoder
+from mtv_jax.models.text_tower import text_positions
 from mtv_jax.objectives.base import Context, Heads, LossOut, Objective, Outputs
 from mtv_jax.training.microbatch import map_microbatches
 from mtv_jax.views.batch import Batch, BatchSpec, cut_views, open_batch
@@ -115,7 +116,8 @@ class Model:
     ) -> dict[str, LossOut]:
         """Every objective's loss on a global batch, unweighted."""
         heads = _BoundHeads(
-            student=self._bind_heads(weights.params), ema=self._bind_heads(weights.ema)
+            student=self._bind_heads(weights.params),
+            ema=self._bind_heads(jax.lax.stop_gradient(weights.ema)),
         )
         return self._losses(weights, heads, slots, raw, step, micro_batches)
 
@@ -238,7 +240,7 @@ class Model:
     def _text_positions(self, view: str) -> tuple[int, ...]:
         recipe = self.spec.view(view)
         assert isinstance(recipe, TextView)
-        return (*range(recipe.length - 1), recipe.pooling_slot)
+        return text_positions(recipe.length, recipe.pooling_slot)
 
     def _is_table(self, request: Pass) -> bool:
         recipe = next((v for v in self.spec.views if v.name == request.view), None)

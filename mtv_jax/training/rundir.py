@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The run directory: what was run, on what, and whether it may be continued."""
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -13,18 +14,37 @@ from typing import Any
 
 import jax
 
+from input_pipeline.files import write_atomically
 from mtv_jax.core import config as cfg
 from mtv_jax.core.errors import UserError
+from mtv_jax.training.checkpoint import steps_in
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def open_rundir(workdir: pathlib.Path, config: Mapping[str, Any], *, allow_changed: bool) -> None:
-    """Creates or reopens a run directory and records config, environment and git state.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What a run is, whatever it runs on.
+
+    Attributes:
+        config: the resolved config, plain values.
+        tokenizer: hash of the tokenizer's model, wherever that lies.
+    """
+
+    config: Mapping[str, Any]
+    tokenizer: str
+
+    def fields(self) -> dict[str, Any]:
+        """What may not change while a run goes on."""
+        return {**cfg.semantic(self.config), "tokenizer": self.tokenizer}
+
+
+def open_rundir(workdir: pathlib.Path, meaning: Meaning, *, allow_changed: bool) -> None:
+    """Creates or reopens a run directory; writes nothing that tells of a run.
 
     Args:
         workdir: the run directory.
-        config: the resolved config, plain values.
+        meaning: of the run to be started or continued.
         allow_changed: continue a run whose meaning changed.
 
     Raises:
@@ -40,19 +60,33 @@ def open_rundir(workdir: pathlib.Path, config: Mapping[str, Any], *, allow_chang
         raise UserError(
             f"cannot write to --workdir {workdir}: {error.strerror}; choose another folder"
         ) from error
-    stored = workdir / "config.json"
-    if stored.exists():
-        old = json.loads(stored.read_text())
-        _refuse_other_meaning(workdir, old, config, allow_changed=allow_changed)
-        changes = cfg.diff(cfg.flatten(old), cfg.flatten(config))
-    else:
-        changes = []
-    if jax.process_index() == 0:
-        stored.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-        with (workdir / "config.diff").open("a") as file:
-            file.writelines(f"{line}\n" for line in changes)
-        (workdir / "env.txt").write_text(_environment())
-        (workdir / "git.txt").write_text(_git_state())
+    old = _recorded(workdir)
+    if old and steps_in(workdir) and not allow_changed:
+        _refuse_other_meaning(workdir, old, meaning)
+
+
+def record_run(workdir: pathlib.Path, meaning: Meaning) -> None:
+    """Writes config, tokenizer hash, environment and git state of a run that is about to step."""
+    if jax.process_index():
+        return
+    old = _recorded(workdir)
+    changes = cfg.diff(cfg.flatten(old.config), cfg.flatten(meaning.config)) if old else []
+    with (workdir / "config.diff").open("a") as file:
+        file.writelines(f"{line}\n" for line in changes)
+    (workdir / "env.txt").write_text(_environment())
+    (workdir / "git.txt").write_text(_git_state())
+    (workdir / "tokenizer.sha256").write_text(meaning.tokenizer + "\n")
+    text = json.dumps(meaning.config, indent=1, sort_keys=True) + "\n"
+    write_atomically(workdir / "config.json", text.encode())
+
+
+def _recorded(workdir: pathlib.Path) -> Meaning | None:
+    """The meaning of the run that a directory holds."""
+    try:
+        config = json.loads((workdir / "config.json").read_text())
+        return Meaning(config=config, tokenizer=(workdir / "tokenizer.sha256").read_text().strip())
+    except FileNotFoundError:
+        return None
 
 
 def reopen_at(workdir: pathlib.Path, step: int) -> None:
@@ -63,11 +97,8 @@ def reopen_at(workdir: pathlib.Path, step: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def _refuse_other_meaning(
-    workdir: pathlib.Path, old: Mapping[str, Any], new: Mapping[str, Any], *, allow_changed: bool
-) -> None:
-    changes = cfg.diff(cfg.semantic(old), cfg.semantic(new))
-    if changes and not allow_changed:
+def _refuse_other_meaning(workdir: pathlib.Path, old: Meaning, new: Meaning) -> None:
+    if changes := cfg.diff(old.fields(), new.fields()):
         raise UserError(
             f"{workdir} holds a run with another meaning ({'; '.join(changes)}); use another "
             "--workdir, or continue it all the same with --allow_changed_config"

@@ -87,7 +87,7 @@ class MixtureProbe(Objective):
         place = ctx.student["mixture_geometry"](inputs[f"{self.name}/geometry"])
         prediction = ctx.student["mixture_decoder"](ctx.of(self.student).tokens) + place[:, None]
         target = ctx.ema["mixture_decoder"](ctx.of(self.teacher).tokens)
-        error = jnp.square(prediction - jax.lax.stop_gradient(target)).mean(axis=-1)
+        error = jnp.square(prediction - target).mean(axis=-1)
         masked = (error * inputs[f"{self.name}/mask"]).sum(-1) / inputs[f"{self.name}/mask"].sum(-1)
         return Outputs(rows={"error": masked, "valid": inputs[f"{self.name}/valid"]})
 

@@ -2,6 +2,7 @@
 """Tests of mtv_jax.core.config."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import pytest
 
@@ -112,3 +113,26 @@ def test_the_fingerprint_covers_meaning_only(path, value, same):
     assert (cfg.fingerprint(BASE) == cfg.fingerprint(changed)) is same
     lines = cfg.diff(cfg.flatten(BASE), cfg.flatten(changed))
     assert len(lines) == 1 and lines[0].startswith(f"{path}: ")
+
+
+def test_numbers_below_their_least_are_refused():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Counted:
+        every: int = cfg.at_least(1, 5)
+        count: int = cfg.at_least(2)
+
+    assert cfg.build(Counted, {"count": 2}, "x") == Counted(every=5, count=2)
+    with pytest.raises(UserError, match=r"x\.every = 0 should be at least 1"):
+        cfg.build(Counted, {"every": 0, "count": 2}, "x")
+    with pytest.raises(UserError, match=r"config lacks count; set --config\.count"):
+        cfg.build(Counted, {}, "")
+
+
+def test_a_weight_is_a_number_or_a_mapping():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Weighted:
+        weight: float | Mapping[float, float] = 1.0
+
+    assert cfg.build(Weighted, {"weight": {0.0: 1.0}}, "x").weight == {0.0: 1.0}
+    with pytest.raises(UserError, match=r"x\.weight = 'high'"):
+        cfg.build(Weighted, {"weight": "high"}, "x")

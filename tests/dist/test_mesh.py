@@ -22,7 +22,7 @@ def test_axes_cover_all_devices_or_say_why_not():
     for config in (MeshConfig(data=3), MeshConfig(data=-1, fsdp=3)):
         with pytest.raises(UserError, match="does not cover 8 devices"):
             make_mesh(config)
-    with pytest.raises(UserError, match="cannot both be -1"):
+    with pytest.raises(UserError, match="want numbers of devices"):
         make_mesh(MeshConfig(data=-1, fsdp=-1))
 
 

@@ -114,6 +114,15 @@ def test_what_cannot_be_measured_fails_before_the_run(store, tmp_path):
 def test_ties_count_against_the_query():
     np.testing.assert_array_equal(own_ranks(np.ones((3, 3))), [2, 2, 2])
     np.testing.assert_array_equal(own_ranks(np.eye(3)), [0, 0, 0])
+    np.testing.assert_array_equal(own_ranks(np.full((3, 3), np.nan)), [2, 2, 2])
+
+
+def test_features_that_are_not_finite_hit_nothing(store):
+    texts = {"cat": [1, 0, 0], "dog": [0, 1, 0], "bird": [0, 0, 1]}
+    numbers = ZeroShot(name="z", store=store, prompts=("{}",)).run(
+        Chosen(np.full((6, 3), np.nan), texts)
+    )
+    assert numbers["top1"] == numbers["top5"] == 0.0
 
 
 @dataclasses.dataclass

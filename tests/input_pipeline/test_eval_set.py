@@ -2,6 +2,7 @@
 """Rows of a store as evaluators read them."""
 
 import io
+import pathlib
 
 import numpy as np
 import pytest
@@ -57,3 +58,14 @@ def test_what_is_missing_is_named(path):
     write_selection(path, "none", np.array([], np.uint64))
     with pytest.raises(UserError, match=r"\[none\] has no rows"):
         EvalSet(store=path, selection="none").open()
+
+
+def test_a_damaged_row_is_black_and_logged_and_the_rows_stay(path, caplog):
+    shard = pathlib.Path(path) / "images-00000.tfrecord"
+    raw = bytearray(shard.read_bytes())
+    raw[-20] ^= 0xFF  # in the last record of the first shard
+    shard.write_bytes(raw)
+    data = EvalSet(store=path)
+    assert len(data) == 5 and not data.image(2).any()
+    assert [data.image(i)[0, 0, 0] for i in (1, 3, 4)] == [10, 30, 40]
+    assert data.column("image")[2] is None and "unreadable: row 2" in caplog.text

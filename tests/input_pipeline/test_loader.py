@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.fake import fake_batch
-from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_stream
+from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_streams
 from input_pipeline.records import SampleSource, sample_shapes
 from input_pipeline.store import (
     Store,
@@ -31,9 +31,9 @@ def world(tmp_path_factory):
 
 
 def _source(world, fields=FIELDS, **kwargs) -> SampleSource:
-    stream = open_stream("train", StoreConfig(path=str(world / "train"), **kwargs), fields)
+    streams = open_streams({"train": StoreConfig(path=str(world / "train"), **kwargs)}, ())
     tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
-    return SampleSource((stream,), fields, 32, tokenizer, seed=3)
+    return SampleSource(streams, fields, 32, tokenizer, seed=3)
 
 
 def _read(source, rows, *, first=0, count=3, workers=0, batch_size=8) -> list[dict]:
@@ -140,6 +140,8 @@ def odd_source(tmp_path, world):
         "torn": {"image": image[: len(image) // 2], "caption": "a torn image"},
         "latin1": {"image": image, "caption": "caf\xe9".encode("latin1")},
         "silent": {"image": image, "caption": " \n"},
+        "dots": {"image": image, "caption": "... !"},
+        "lame": {"image": image, "caption": "six numbers", "boxes": np.zeros(6)},
         "empty": {"image": image, "caption": "no regions", "boxes": []},
         "many": {"image": image, "caption": "30 regions", "boxes": np.linspace(0, 1, 120)},
     }
@@ -148,26 +150,33 @@ def odd_source(tmp_path, world):
     finish_store(tmp_path, "odd", (IMAGE, CAPTION, *SIZE_FIELDS, BOXES), {})
 
     def sample(name: str) -> dict:
-        stream = open_stream("odd", StoreConfig(path=str(tmp_path)), (IMAGE, CAPTION, BOXES))
+        streams = open_streams({"odd": StoreConfig(path=str(tmp_path))}, (IMAGE, CAPTION, BOXES))
         tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
-        source = SampleSource((stream,), (IMAGE, CAPTION, BOXES), 32, tokenizer, seed=3)
+        source = SampleSource(streams, (IMAGE, CAPTION, BOXES), 32, tokenizer, seed=3)
         row = list(odd).index(name)
-        return next(x for x in map(source.__getitem__, range(5)) if x["record_id"][2] == row)
+        return next(x for x in map(source.__getitem__, range(7)) if x["record_id"][2] == row)
 
     return sample
 
 
-@pytest.mark.parametrize("name", ["torn", "latin1"])
-def test_what_cannot_be_decoded_is_an_invalid_sample(odd_source, name, caplog):
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("torn", "image"),
+        ("latin1", "caption"),
+        ("lame", "boxes"),
+        ("silent", "caption"),
+        ("dots", "caption"),
+        ("empty", "boxes"),
+    ],
+)
+def test_a_damaged_or_empty_column_is_invalid_alone(odd_source, name, column, caplog):
     sample = odd_source(name)
-    assert not any(sample["valid"].values()) and not sample["image"].any()
-    assert "unreadable: store odd shard 0" in caplog.text
-
-
-@pytest.mark.parametrize(("name", "column"), [("silent", "caption"), ("empty", "boxes")])
-def test_an_empty_column_is_invalid_alone(odd_source, name, column):
-    sample = odd_source(name)
-    assert sample["valid"]["image"] and not sample["valid"][column]
+    present = {"image", "caption", "boxes"} if name in ("lame", "empty") else {"image", "caption"}
+    assert {k for k, v in sample["valid"].items() if v} == present - {column}
+    assert not sample[column].any()
+    damaged = name in ("torn", "latin1", "lame")
+    assert (f"unreadable: store odd shard 0 row {sample['record_id'][2]}" in caplog.text) == damaged
 
 
 def test_ragged_columns_are_cut_to_their_static_length(odd_source):
@@ -177,9 +186,11 @@ def test_ragged_columns_are_cut_to_their_static_length(odd_source):
 
 
 def test_streams_of_a_mixture_have_orders_of_their_own(world):
-    streams = [open_stream("s", StoreConfig(path=str(world / "train")), FIELDS) for _ in range(2)]
+    same = StoreConfig(path=str(world / "train"))
     tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
-    source = SampleSource(tuple(streams), FIELDS, 32, tokenizer, seed=3)
+    source = SampleSource(
+        open_streams({"a": same, "b": same}, FIELDS), FIELDS, 32, tokenizer, seed=3
+    )
     ids = [tuple(source[i]["record_id"]) for i in range(40)]
     one, two = ([rest for store, *rest in ids if store == number] for number in (0, 1))
     assert len(one) == len(two) == 20 and one != two
@@ -202,9 +213,9 @@ def test_an_empty_store_and_a_wrong_column_are_one_line(world, tmp_path):
     finish_store(tmp_path / "empty", "empty", (IMAGE,), {})
     for path, message in ((tmp_path / "empty", "no rows"), (tmp_path / "no", "is not there")):
         with pytest.raises(ValueError, match=message):
-            open_stream("train", StoreConfig(path=str(path)), FIELDS)
-    with pytest.raises(UserError, match="has no column 'depth'"):
-        open_stream("train", StoreConfig(path=str(world / "train")), (DEPTH,))
+            open_streams({"train": StoreConfig(path=str(path))}, FIELDS)
+    with pytest.raises(UserError, match=r"no store .* has the column .depth."):
+        open_streams({"train": StoreConfig(path=str(world / "train"))}, (IMAGE, DEPTH))
 
 
 def test_captions_are_canonical_and_end_with_eos(world):

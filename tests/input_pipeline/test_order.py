@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from input_pipeline.order import EpochOrder, Mixture, permute, unpermute
+from mtv_jax.core.errors import UserError
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 17, 100, 1000, 4097])
@@ -73,5 +74,5 @@ def test_rare_streams_are_not_lost_and_bad_weights_refused():
     assert Mixture.from_weights([1.0, 1e-6]).counts[1] == 1
     assert Mixture.from_weights([2.0, 2.0, 0.0]).counts == (1, 1, 0)
     for weights in ([], [0.0], [-1.0, 2.0]):
-        with pytest.raises(ValueError, match="mixture weights"):
+        with pytest.raises(UserError, match="with a positive sum"):
             Mixture.from_weights(weights)

@@ -120,6 +120,16 @@ def test_truncated_file_without_index_names_the_place(tmp_path):
             len(RecordFile(tmp_path / "cut.tfrecord"))
 
 
+def test_a_file_cut_short_keeps_the_rows_before(tmp_path):
+    path = _write(tmp_path / "x.tfrecord")
+    before = [RecordFile(path)[row] for row in range(3)]
+    path.write_bytes(path.read_bytes()[:-1])
+    file = RecordFile(path)
+    assert len(file) == 4 and [file[row] for row in range(3)] == before
+    with pytest.raises(RecordError, match=r"row 3 at byte \d+: cut short"):
+        file[3]
+
+
 def test_zero_tail_is_not_read_as_empty_records(tmp_path):
     path = _write(tmp_path / "x.tfrecord")
     with open(path, "ab") as file:

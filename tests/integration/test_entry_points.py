@@ -3,12 +3,16 @@
 
 import json
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
+from mtv_jax.training.checkpoint import steps_in
 from tests.integration.helpers import ROOT, environment, run, train_command
 
 MODULES = ("mtv_jax.train", "mtv_jax.evaluate", "mtv_jax.export")
@@ -48,6 +52,12 @@ def test_smoke_run_dir_evaluation_and_export(world, trained):
     output = run([*export, f"--output={folder}"])
     assert "parity not run" in output
     assert json.loads((folder / "parity.json").read_text())["status"] == "parity not run"
+
+    recorded = trained / "tokenizer.sha256"
+    digest = recorded.read_text()
+    recorded.write_text("another")
+    assert "is not the tokenizer" in _error([*export, f"--output={folder}"])
+    recorded.write_text(digest)
 
     config = f"--config={ROOT / 'configs' / 'quickstart.py'}:data={world}"
     evaluate = [sys.executable, "-m", "mtv_jax.evaluate", f"--model={folder}", config]
@@ -102,6 +112,9 @@ def test_help_answers_without_importing_jax(module):
         ({"micro_batches": 3}, "micro_batches 3 does not divide"),
         ({"model.image_tower": "cpuu"}, 'did you mean "cpu"'),
         ({"model.dtype": "float16"}, "model.dtype = 'float16' is not one of its values"),
+        ({"checkpoint.every": 0}, "checkpoint.every = 0 should be at least 1"),
+        ({"views.caption.pooling_slot": 3}, "set them alike"),
+        ({"evals.retrieval.gallery": 999}, "fewer than the gallery of 999"),
         ({"optim.warmup_steps": 100}, "must exceed optim.warmup_steps"),
         ({"objectives.sigmoid_vl.image_view": "globel"}, "add views.globel"),
         ({"evals.zeroshot.store": "/nowhere"}, "the store /nowhere is not there"),
@@ -137,17 +150,12 @@ def test_1_parameter_totals_by_dry_run(name, scale, total):
     assert output.splitlines()[-1] == f"total {total}"
 
 
-def test_two_processes_train_as_one(world, tmp_path):
-    """Over gloo on loopback: same losses, same ledger of the global batch."""
-    import socket
-
-    alone = tmp_path / "alone"
-    run(train_command(world, alone, total_steps=4), devices=2)
+def _start_two(command) -> list[subprocess.Popen]:
+    """The same command as two processes over gloo on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = train_command(world, tmp_path / "both", total_steps=4)
-    processes = [
+    return [
         subprocess.Popen(
             command,
             cwd=ROOT,
@@ -163,8 +171,19 @@ def test_two_processes_train_as_one(world, tmp_path):
         )
         for index in range(2)
     ]
+
+
+def _wait_for(processes) -> list[str]:
     outputs = [p.communicate(timeout=300)[0] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
+    return outputs
+
+
+def test_two_processes_train_as_one(world, tmp_path):
+    """Same losses, and each reads its half of every global batch."""
+    alone = tmp_path / "alone"
+    run(train_command(world, alone, total_steps=4), devices=2)
+    _wait_for(_start_two(train_command(world, tmp_path / "both", total_steps=4)))
     losses = [
         [json.loads(x)["loss"] for x in (d / "metrics.jsonl").read_text().splitlines()]
         for d in (alone, tmp_path / "both")
@@ -175,3 +194,17 @@ def test_two_processes_train_as_one(world, tmp_path):
     ]
     firsts = [[json.loads(x)["first"] for x in ledger] for ledger in ledgers]
     assert firsts == [[0, 16, 32, 48], [8, 24, 40, 56]]
+
+
+def test_a_signal_to_one_process_stops_all_of_them(world, tmp_path):
+    settings = {"total_steps": 2000, "checkpoint.every": 2000}
+    processes = _start_two(train_command(world, tmp_path / "run", **settings))
+    ledger = tmp_path / "run" / "logs" / "ledger1.jsonl"
+    while not (ledger.exists() and len(ledger.read_text().splitlines()) >= 3):
+        assert all(p.poll() is None for p in processes), processes[0].communicate()
+        time.sleep(0.05)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = _wait_for(processes)
+    assert all("the same command goes on" in output for output in outputs)
+    (step,) = steps_in(tmp_path / "run")
+    assert 3 <= step < 2000

@@ -67,8 +67,9 @@ def _run_with_kills(command: list[str], workdir: pathlib.Path, kills: int, steps
 def test_killed_and_resumed_equals_straight(world, tmp_path, kills):
     steps = 12 if kills == 2 else 40
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    run(train_command(world, straight, total_steps=steps))
-    command = train_command(world, killed, total_steps=steps)
+    logging = {"log.every": 4}  # lines and checkpoints at different steps
+    run(train_command(world, straight, total_steps=steps, **logging))
+    command = train_command(world, killed, total_steps=steps, **logging)
     assert _run_with_kills(command, killed, kills, steps) == kills
     run(command)
     assert (killed / "DONE").exists()
@@ -77,17 +78,15 @@ def test_killed_and_resumed_equals_straight(world, tmp_path, kills):
 
 def test_resume_past_two_to_the_31(world, tmp_path):
     """A run whose stream position is beyond 2^32 reads on from there."""
-    from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_stream
+    from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_streams
     from input_pipeline.records import SampleSource
     from input_pipeline.tokenizer import Tokenizer
     from mtv_jax.core.fields import CAPTION, IMAGE
     from mtv_jax.core.position import join_position
 
     fields = (IMAGE, CAPTION)
-    stream = open_stream("train", StoreConfig(path=str(world / "train")), fields)
-    source = SampleSource(
-        (stream,), fields, 32, Tokenizer(str(world / "tokenizer.model"), 8), seed=3
-    )
+    streams = open_streams({"train": StoreConfig(path=str(world / "train"))}, fields)
+    source = SampleSource(streams, fields, 32, Tokenizer(str(world / "tokenizer.model"), 8), seed=3)
     first = (1 << 33) // 16
     rows = LocalRows(batch_size=16, rows=np.arange(4, 12))
     batch = next(batches(source, rows, first=first, config=InputConfig(stores={})))
@@ -136,7 +135,7 @@ def test_another_meaning_is_refused_and_other_hardware_is_not(world, tmp_path):
     run(train_command(world, workdir, total_steps=3))
     changed = train_command(world, workdir, total_steps=3, **{"optim.lr": 0.5})
     output = run(changed, expect=2)
-    assert "optim.lr: 0.001 -> 0.5" in output and "--allow_changed_config" in output
+    assert "optim.lr: 0.0005 -> 0.5" in output and "--allow_changed_config" in output
     moved = train_command(world, workdir, total_steps=3, micro_batches=2, **{"mesh.data": 4})
     assert "DONE" in run(moved, devices=4)
 
@@ -147,3 +146,7 @@ def test_checkpoint_of_another_model_is_refused(world, tmp_path):
     other = train_command(world, workdir, total_steps=3, **{"model.vocab_size": 100})
     output = run([*other, "--allow_changed_config"], expect=2)
     assert "checkpoint is of another model" in output and "token_embed" in output
+    teacher = train_command(world, workdir, total_steps=3, **{"ema.rules": "(('.*', True),)"})
+    output = run([*teacher, "--allow_changed_config"], expect=2)
+    assert "checkpoint is of another model" in output and "first ema" in output
+    assert "DONE" in run(train_command(world, workdir, total_steps=3))

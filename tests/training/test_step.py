@@ -15,6 +15,7 @@ from mtv_jax.core.errors import UserError
 from mtv_jax.core.position import join_position
 from mtv_jax.dist.aot import count_collectives
 from mtv_jax.dist.mesh import MeshConfig, make_mesh, put_batch
+from mtv_jax.objectives.base import LossOut
 from mtv_jax.training.ema import EmaConfig
 from mtv_jax.training.microbatch import merge_rows, split_rows
 from mtv_jax.training.model import Model
@@ -128,10 +129,38 @@ def test_adamw_equals_optax_and_rules_freeze():
     optimizer = Optimizer(frozen, 10)
     moved, _ = optimizer.update(grads, optimizer.init(params), params, jnp.asarray(0))
     assert float(moved["b"][0]) == 3.0
+    faster = params["a"] - 0.1 * 2.0 * (jnp.sign(grads["a"]) + 0.01 * params["a"])
+    np.testing.assert_allclose(moved["a"], faster, rtol=1e-5)
     with pytest.raises(UserError, match=r"no optim.lr_rules rule matches parameter b"):
         Optimizer(dataclasses.replace(config, lr_rules=(("a", 1.0),)), 10).update(
             grads, opt, params, jnp.asarray(0)
         )
+
+
+def test_frozen_parameters_do_not_count_when_gradients_are_clipped():
+    """A large gradient, then a small one: Adam's moments show what was clipped by how much."""
+    params = {"a": jnp.asarray([1.0, -2.0]), "b": jnp.asarray([3.0])}
+    config = OptimConfig(lr=0.1, warmup_steps=0, clip=0.5, lr_rules=(("b", 0.0), ("a", 1.0)))
+    optimizer = Optimizer(config, 10)
+    reference = optax.chain(optax.clip_by_global_norm(0.5), optax.scale_by_adam(0.9, 0.95))
+    theirs, ref_state = params["a"], reference.init(params["a"])
+    ours, opt = params, optimizer.init(params)
+    for step, scale in enumerate((1.0, 0.01)):
+        grads = {"a": scale * jnp.asarray([3.0, 4.0]), "b": jnp.asarray([50.0])}
+        ours, opt = optimizer.update(grads, opt, ours, jnp.asarray(step))
+        updates, ref_state = reference.update(grads["a"], ref_state)
+        theirs = theirs - optimizer.schedule(step) * updates
+    np.testing.assert_allclose(ours["a"], theirs, rtol=1e-6)
+
+
+def test_the_total_is_weighted_and_weights_follow_the_progress():
+    model = tiny_model(("sigmoid_vl", "distill"))
+    weights = {"sigmoid_vl": 0.5, "distill": {0.0: 0.0, 1.0: 4.0}}
+    objectives = tuple(dataclasses.replace(o, weight=weights[o.name]) for o in model.objectives)
+    model = dataclasses.replace(model, objectives=objectives)
+    losses = {o.name: LossOut(loss=jnp.float32(10.0)) for o in objectives}
+    assert model.total_steps == 100
+    assert float(model.total(losses, jnp.asarray(25))) == 0.5 * 10 + 1.0 * 10
 
 
 def test_splitting_rows_keeps_runs_together_and_merges_back():

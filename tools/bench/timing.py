@@ -11,7 +11,7 @@ import jax
 
 from input_pipeline import decode
 from input_pipeline.fake import fake_batch
-from input_pipeline.loader import StoreConfig, open_stream
+from input_pipeline.loader import StoreConfig, open_streams
 from input_pipeline.order import EpochOrder
 from mtv_jax.assemble import System
 from mtv_jax.core.config import build
@@ -74,16 +74,15 @@ def time_stages(system: System, seconds: float) -> dict[str, float]:
     """Seconds per sample of each stage, in one thread, over the first store in training order."""
     name, spec = next(iter(system.input.stores.items()))
     config = build(StoreConfig, spec, f"input.stores.{name}")
-    stream = open_stream(name, config, system.fields)
+    (stream,) = open_streams({name: config}, system.fields)
     order = EpochOrder(
-        rows=stream.num_rows, seed=system.run.seed, block=stream.block, window=stream.window
+        rows=len(stream.rows), seed=system.run.seed, block=stream.block, window=stream.window
     )
     columns = [name for name in ("image", "caption") if name in stream.store.fields]
     stages = {"read": 0.0, "decode": 0.0, "tokenise": 0.0}
     samples, end = 0, time.perf_counter() + seconds
     while time.perf_counter() < end:
-        row = order.row(samples)
-        at = stream.store.locate(int(row if stream.rows is None else stream.rows[row]))
+        at = stream.store.locate(int(stream.rows[order.row(samples)]))
         times = [time.perf_counter()]
         record = stream.store.read(at.shard, at.row, columns)
         times.append(time.perf_counter())

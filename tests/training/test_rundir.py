@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a run directory may be continued."""
+
+import json
+
+import pytest
+
+from mtv_jax.core.errors import UserError
+from mtv_jax.training import rundir
+from mtv_jax.training.rundir import Meaning
+
+
+def _meaning(lr=1.0, tokenizer="aa", workers=0) -> Meaning:
+    config = {"optim": {"lr": lr}, "input": {"workers": workers}}
+    return Meaning(config=config, tokenizer=tokenizer)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A directory in which a run has been recorded."""
+    rundir.open_rundir(tmp_path, _meaning(), allow_changed=False)
+    rundir.record_run(tmp_path, _meaning())
+    return tmp_path
+
+
+def test_nothing_is_refused_before_the_first_checkpoint(workdir):
+    rundir.open_rundir(workdir, _meaning(lr=2.0), allow_changed=False)
+    assert json.loads((workdir / "config.json").read_text())["optim"]["lr"] == 1.0, "not yet"
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [(_meaning(lr=2.0), "optim.lr: 1.0 -> 2.0"), (_meaning(tokenizer="bb"), "'aa' -> 'bb'")],
+)
+def test_another_meaning_is_refused_and_nothing_is_written(workdir, changed, difference):
+    (workdir / "ckpt" / "3").mkdir(parents=True)
+    with pytest.raises(UserError, match=difference):
+        rundir.open_rundir(workdir, changed, allow_changed=False)
+    rundir.open_rundir(workdir, changed, allow_changed=True)
+    rundir.open_rundir(workdir, _meaning(workers=8), allow_changed=False)
+
+
+def test_what_changed_is_noted(workdir):
+    rundir.record_run(workdir, _meaning(workers=8))
+    assert (workdir / "config.diff").read_text() == "input.workers: 0 -> 8\n"
+    assert not list(workdir.glob("*.tmp*"))
+
+
+def test_going_on_forgets_what_will_be_done_again(workdir):
+    for step in (2, 4, 6):
+        (workdir / "evals" / f"{step:08d}.json").touch()
+    (workdir / "DONE").touch()
+    rundir.reopen_at(workdir, 4)
+    assert sorted(p.stem for p in (workdir / "evals").iterdir()) == ["00000002", "00000004"]
+    assert not (workdir / "DONE").exists()
