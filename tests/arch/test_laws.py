@@ -2,15 +2,19 @@
 """The laws of the house, over every objective and the two probes."""
 
 import copy
+import dataclasses
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtv_jax.core.errors import UserError
 from mtv_jax.dist.mesh import MeshConfig, make_mesh, put_batch
 from tests.arch import systems
+from tests.arch.probes import DistillProbe
 from tests.arch.systems import BATCH, OBJECTIVES, evaluate, tiny_batch, tiny_model
 
 ALONE = [(name,) for name in OBJECTIVES]
@@ -157,3 +161,28 @@ def test_law_8_no_gradient_reaches_the_teacher():
     moved = jax.tree.map(lambda x: x + 0.1, params)
     assert float(of_teacher(params)) != float(of_teacher(moved)), "the teacher is not read"
     assert _norm(jax.grad(of_teacher)(moved)) == 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Careless(DistillProbe):
+    """Derives an entry that is not named after itself."""
+
+    width: int = 6
+
+    def derive(self, batch, keys):
+        return {"draws": jax.vmap(jax.random.uniform)(keys)}
+
+    def heads(self):
+        return {self.head: nn.Dense(self.width)}
+
+
+@pytest.mark.parametrize(
+    ("width", "message"),
+    [(6, "two derives 'draws' a second time"), (7, "two redefines the shared head")],
+)
+def test_what_two_objectives_would_both_define_is_refused(width, message):
+    model = tiny_model(("distill",))
+    pair = (Careless(name="one"), Careless(name="two", width=width))
+    model = dataclasses.replace(model, objectives=pair)
+    with pytest.raises(UserError, match=message):
+        model.init(jax.random.key(0), tiny_batch(model), systems.FROZEN)

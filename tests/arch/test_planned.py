@@ -74,6 +74,13 @@ def test_a_batch_may_bring_its_own_table():
     assert float(whole.losses["grounding"]) != float(own.losses["grounding_unique"])
 
 
+def test_short_texts_are_pooled_where_captions_are():
+    """The last of four ids sits at the caption's pooling slot, 7; positions 3 to 6 are unused."""
+    text = evaluate(("grounding",)).grads["backbone"]["text"]["pos_embed"]
+    used = np.abs(np.asarray(text)).max(axis=(0, 2)) > 0
+    np.testing.assert_array_equal(used, [True, True, True, False, False, False, False, True])
+
+
 def test_a_second_stage_shares_the_heads_of_the_first():
     heads = tiny_params(("sak_distill", "sak_tasks"))["heads"]
     assert sorted(heads) == ["aligner_probe", "decoder", "router", "tsap_probe"]
