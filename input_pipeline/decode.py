@@ -13,6 +13,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from mtv_jax.core.errors import UserError
+
 MAX_PIXELS = 178_956_970  # where Pillow, too, refuses
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _MIN_REDUCTION = 2  # decoding at a reduced scale saves time from here on
@@ -22,7 +24,7 @@ _MAX_CUBIC_SHRINK = 1.2  # up to here a cubic without antialiasing shows no alia
 cv2.setNumThreads(0)  # parallelism is one process a core; OpenCV's own threads would fight it
 
 
-class DecodeError(ValueError):
+class DecodeError(UserError):
     """Bytes that cannot be decoded, damaged ones among them."""
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file operations of the store: positioned reads, and writes that appear whole or not."""
 
+import contextlib
 import os
 import pathlib
 import weakref
@@ -50,12 +51,23 @@ def sync_directory(directory: pathlib.Path) -> None:
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Replaces `path` by `data`; a reader sees the old content or the new, never a part."""
-    remove_leftovers(path)
+    """Replaces `path` by `data`; a reader sees the old content or the new, never a part.
+
+    Raises:
+        OSError: the old content is still there; `filename` is `path`, also where a disk is full.
+    """
     temporary = temporary_path(path)
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        remove_leftovers(path)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
+        raise
     sync_directory(path.parent)

@@ -73,7 +73,8 @@ class Store:
         """The store at `path` with the columns of `sidecars`.
 
         Raises:
-            StoreError: no complete store there, no such sidecar, or two holders of one column.
+            StoreError: no complete store there, no such sidecar, a damaged manifest, or two holders
+            of one column.
         """
         return cls(pathlib.Path(path), tuple(sidecars))
 
@@ -146,6 +147,10 @@ class Store:
         except FileNotFoundError as error:
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.npy"))) or "none"
             raise StoreError(f"{self.path} has no selection {name!r} (it has: {known})") from error
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(
+                f"{path} cannot be read ({error}): restore it or make it again"
+            ) from error
         if rows.dtype != np.uint64 or rows.ndim != 1 or (len(rows) and rows[-1] >= self.num_rows):
             raise StoreError(f"{path} is not a selection of {self.path}: make it again")
         return rows
@@ -153,7 +158,9 @@ class Store:
     def records(self, holder: str, shard: int) -> tfrecord.RecordFile:
         """The raw records of one shard of the base (`BASE`) or of a sidecar."""
         path = shard_path(self.path, holder, shard)
-        file = self._open_files.pop(path.name, None) or tfrecord.RecordFile(path)
+        file = self._open_files.pop(path.name, None)
+        if file is None:
+            file = tfrecord.RecordFile(path)
         self._open_files[path.name] = file
         if len(self._open_files) > _MAX_OPEN_FILES:
             self._open_files.popitem(last=False)
@@ -185,7 +192,7 @@ class Store:
         except ValueError as error:
             path = shard_path(self.path, holder, at.shard)
             raise tfrecord.RecordError(f"{path}: row {at.row}: {error}") from error
-        if KEY not in columns:
+        if not isinstance(columns.get(KEY), list) or not columns[KEY]:
             path = shard_path(self.path, holder, at.shard)
             raise tfrecord.RecordError(f"{path}: row {at.row} has no key")
         return columns
@@ -280,7 +287,7 @@ def _selection_path(directory: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _shard_rows(directory: str | os.PathLike[str], prefix: str) -> list[int]:
-    """Rows of every shard of `prefix`; StoreError when none is there or one is missing."""
+    """Rows of every shard of `prefix`; StoreError when one is missing or damaged, or all are."""
     numbers = sorted(
         int(path.stem.rpartition("-")[2])
         for path in pathlib.Path(directory).glob(f"{prefix}-*.tfrecord")
@@ -288,7 +295,17 @@ def _shard_rows(directory: str | os.PathLike[str], prefix: str) -> list[int]:
     if not numbers or numbers != list(range(len(numbers))):
         missing = sorted(set(range(max(numbers, default=0) + 1)) - set(numbers))
         raise StoreError(f"{directory}: {prefix} shards {missing[:8]} are missing")
-    return [len(tfrecord.RecordFile(shard_path(directory, prefix, shard))) for shard in numbers]
+    return [_whole_rows(shard_path(directory, prefix, shard)) for shard in numbers]
+
+
+def _whole_rows(path: pathlib.Path) -> int:
+    try:
+        offsets = tfrecord.RecordFile(path).offsets
+        if offsets[-1] == path.stat().st_size:
+            return len(offsets) - 1
+    except tfrecord.RecordError as error:
+        raise StoreError(f"{error}; remove that file and make it again") from error
+    raise StoreError(f"{path} is cut short: remove it and make it again")
 
 
 def _write_manifest(
@@ -309,28 +326,33 @@ def _write_manifest(
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / _MANIFEST).read_bytes())
-    except OSError as error:
+        return _load(path / _MANIFEST, ("name", "provenance", "shards", "fields"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         state = "is incomplete" if any(path.glob("*.tfrecord*")) else "is not there"
         raise StoreError(
             f"the store {path} {state} (no {_MANIFEST}): make it with `python -m "
             f"tools.data.ingest --input IMAGES --output {path}` or `python -m "
             f"tools.data.make_scenes --output {path}`"
         ) from error
-    return _checked_format(manifest, path / _MANIFEST)
 
 
 def _read_sidecar_manifest(path: pathlib.Path, sidecar: str) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / f"{sidecar}.json").read_bytes())
-    except OSError as error:
+        return _load(path / f"{sidecar}.json", ("fields",))
+    except FileNotFoundError as error:
         raise StoreError(f"the store {path} has no finished sidecar {sidecar!r}") from error
-    return _checked_format(manifest, path / f"{sidecar}.json")
 
 
-def _checked_format(manifest: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
-    if manifest.get("format") != FORMAT:
+def _load(path: pathlib.Path, keys: Sequence[str]) -> dict[str, Any]:
+    """A manifest that has `keys`; FileNotFoundError, NotADirectoryError where there is none."""
+    try:
+        manifest = json.loads(path.read_bytes())
+        if manifest["format"] == FORMAT:
+            return {key: manifest[key] for key in keys}
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise StoreError(
-            f"{path} has format {manifest.get('format')!r}, this version reads {FORMAT}"
-        )
-    return manifest
+            f"{path} cannot be read ({error!r}): restore it or make it again"
+        ) from error
+    raise StoreError(f"{path} has format {manifest['format']!r}, this version reads {FORMAT}")

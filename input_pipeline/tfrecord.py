@@ -17,13 +17,14 @@ import google_crc32c
 import numpy as np
 
 from input_pipeline import files
+from mtv_jax.core.errors import UserError
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _OVERHEAD = _HEADER.size + _FOOTER.size
 
 
-class RecordError(ValueError):
+class RecordError(UserError):
     """A record that cannot be trusted; the message names file, row and byte offset."""
 
 
@@ -64,11 +65,14 @@ class RecordWriter:
         self._offsets.append(self._offsets[-1] + _OVERHEAD + len(payload))
 
     def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
-        with self._file:
-            if exception_type is None:
+        temporary = files.temporary_path(self._path)
+        try:
+            with self._file:
                 self._file.flush()
                 os.fsync(self._file.fileno())
-        temporary = files.temporary_path(self._path)
+        except OSError:
+            temporary.unlink()
+            raise
         if exception_type is not None:
             temporary.unlink()
             return

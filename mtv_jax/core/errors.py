@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one kind of error a user can cause, and how every entry point reports it."""
+"""The errors a user can cause, and how every entry point reports them."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -21,13 +21,24 @@ def closest(name: str, options: Iterable[str]) -> str:
 
 
 def report_user_errors(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Turns a `UserError` out of an entry point into one line on stderr and exit status 2."""
+    """Turns what is not a fault of the program into one line on stderr and an exit status.
+
+    That is a `UserError` or a file the system refuses (2), and Ctrl-C (130).
+    """
 
     def guarded(*args: object) -> int:
         try:
             return main(*args) or 0
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+            message = str(error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            message = f"{error.filename}: {error.strerror}"
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
+        print(f"error: {message}", file=sys.stderr)
+        return 2
 
     return guarded

@@ -42,14 +42,28 @@ def test_atomic_write_replaces_and_clears_what_a_killed_writer_left(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["x", "y.tmp-1"]
 
 
-def test_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_content_and_names_the_file(tmp_path, monkeypatch):
     path = tmp_path / "x"
     files.write_atomically(path, b"old")
 
     def fail(descriptor):
-        raise OSError("disk full")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="No space left") as caught:
         files.write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("error", [IsADirectoryError, NotADirectoryError])
+def test_a_target_that_cannot_be_written_is_left_alone(tmp_path, error):
+    if error is IsADirectoryError:
+        path = tmp_path / "x"
+        path.mkdir()
+    else:
+        (tmp_path / "x").write_bytes(b"")
+        path = tmp_path / "x" / "y"
+    with pytest.raises(error) as caught:
+        files.write_atomically(path, b"new")
+    assert caught.value.filename == str(path) and os.listdir(tmp_path) == ["x"]

@@ -2,6 +2,7 @@
 """Tests of input_pipeline.loader, records and tokenizer on a tiny store."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -88,6 +89,17 @@ def test_selections_and_mixtures(world):
     assert drawn == {tuple(store.locate(i)) for i in (3, 7, 50)}
     with pytest.raises(ValueError, match="no selection 'none'"):
         _source(world, selection="none")
+
+
+def test_a_selection_does_not_travel_to_the_workers(world):
+    write_selection(world / "train", "most", np.arange(90))
+    (stream,) = open_streams(
+        {"train": StoreConfig(path=str(world / "train"), selection="most")}, FIELDS
+    )
+    before = len(pickle.dumps(stream))
+    assert len(stream.rows) == 90
+    assert len(pickle.dumps(stream)) == before
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(stream)).rows, np.arange(90))
 
 
 def test_missing_columns_are_invalid_and_blank(world):

@@ -140,6 +140,18 @@ def test_format_of_the_future_is_refused(path):
         Store.open(path)
 
 
+@pytest.mark.parametrize("manifest", ["store.json", "regions_v1.json"])
+@pytest.mark.parametrize("content", [b"", b'{"format": 1, "na', b"[]", b'{"format": 1}', None])
+def test_damaged_manifest_is_named(path, manifest, content):
+    (path / manifest).unlink()
+    if content is None:
+        (path / manifest).mkdir()
+    else:
+        (path / manifest).write_bytes(content)
+    with pytest.raises(StoreError, match=rf"{path / manifest} cannot be read \(.+\)"):
+        Store.open(path, ["regions_v1"])
+
+
 def test_gap_in_the_shards_is_refused(tmp_path):
     _write(tmp_path, store.BASE, _base_row)
     store.shard_path(tmp_path, store.BASE, 1).unlink()
@@ -172,8 +184,11 @@ def test_record_without_a_key_is_named(path):
     with store.tfrecord.RecordWriter(store.shard_path(path, store.BASE, 2)) as writer:
         writer.write(store.example.encode({"image": b""}))
         writer.write(b"\x0bno example")
+        writer.write(store.example.encode({"key": [5, 6]}))
+        writer.write(store.example.encode({"key": []}))
     opened = Store.open(path)
-    for row, fault in enumerate(["row 0 has no key", "row 1: not an Example"]):
+    faults = ["row 0 has no key", "row 1: not an Example", "row 2 has no key", "row 3 has no key"]
+    for row, fault in enumerate(faults):
         with pytest.raises(RecordError, match=rf"images-00002.tfrecord: {fault}"):
             opened.read(2, row, ["image"])
 
@@ -196,6 +211,28 @@ def test_selection_of_another_store_is_refused(path):
         Store.open(path).selection("foreign")
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"text", None])
+def test_damaged_selection_is_named(path, content):
+    file = path / "selections" / "half.npy"
+    file.parent.mkdir()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"{file} cannot be read \(.+\): restore it or"):
+        Store.open(path).selection("half")
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_cut_shard_makes_no_store(path, index):
+    shard = store.shard_path(path, store.BASE, 0)
+    shard.write_bytes(shard.read_bytes()[:-1])
+    if not index:
+        store.tfrecord.index_path(shard).unlink()
+    with pytest.raises(StoreError, match=r"images-00000.tfrecord.*cut short.* make it again"):
+        store.finish_store(path, "x", [IMAGE], {})
+
+
 def test_manifest_is_written_last_and_names_no_machine(path):
     manifest = json.loads((path / "store.json").read_text())
     assert set(manifest) == {"format", "name", "fields", "shards", "provenance"}
@@ -213,6 +250,13 @@ def test_files_opened_are_bounded(path, monkeypatch):
         assert opened.read(at.shard, at.row, ["image", "phrases"])["key"] == [_key(*at)]
     assert len(os.listdir("/proc/self/fd")) <= before + 4
     assert isinstance(held, RecordFile) and held[0]
+
+
+def test_asking_for_records_opens_nothing(path):
+    store.shard_path(path, store.BASE, 0).unlink()
+    opened = Store.open(path)
+    for shard in (0, 1):  # lost, and without rows
+        assert opened.records(store.BASE, shard) is opened.records(store.BASE, shard)
 
 
 def _read_in_child(opened, results):

@@ -151,6 +151,16 @@ def test_failed_writer_leaves_nothing_and_keeps_the_old_file(tmp_path):
     assert RecordFile(path)[0] == b"old"
 
 
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"), RecordWriter(tmp_path / "x.tfrecord") as writer:
+        writer.write(b"new")
+    assert os.listdir(tmp_path) == []
+
+
 def _write_and_die(path, payloads):
     with RecordWriter(path) as writer:
         for payload in payloads:

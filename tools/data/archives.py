@@ -14,10 +14,15 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from input_pipeline import files
-from tools.data.sources import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Sample
+from tools.data.sources import (
+    CAPTION_SUFFIXES,
+    IMAGE_SUFFIXES,
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
+    Sample,
+)
 
 _BLOCK = 512
-_CAPTION_SUFFIXES = (".txt", ".json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,7 @@ def scan_archive(path: pathlib.Path) -> Archive:
             _add(member, size, entries, current)
     if walk.broken and entries:
         last = entries[-1]
-        whole = any(suffix in last.members for suffix in _CAPTION_SUFFIXES)
+        whole = any(suffix in last.members for suffix in CAPTION_SUFFIXES)
         last.refusal = last.refusal or ("" if whole else "archive_cut")
     return Archive(path, entries, walk.broken)
 
@@ -75,7 +80,7 @@ def read_samples(archive: Archive) -> Iterator[Sample]:
         content = {
             suffix: file.pread(extent.size, extent.offset)
             for suffix, extent in entry.members.items()
-            if suffix == image or suffix in _CAPTION_SUFFIXES
+            if suffix == image or suffix in CAPTION_SUFFIXES
         }
         yield Sample(entry.key, content[image], content.get(".txt"), content.get(".json"))
 
@@ -134,7 +139,7 @@ def _refusal(member: tarfile.TarInfo, suffix: str, archive_size: int) -> str:
         return "unsafe_path"
     if not member.isreg() or member.issparse():
         return "not_a_file"
-    text, image = suffix in _CAPTION_SUFFIXES, suffix in IMAGE_SUFFIXES
+    text, image = suffix in CAPTION_SUFFIXES, suffix in IMAGE_SUFFIXES
     if (text and member.size > MAX_TEXT_BYTES) or (image and member.size > MAX_IMAGE_BYTES):
         return "oversize_member"
     if member.offset_data + member.size > archive_size:

@@ -5,8 +5,12 @@ The caption of `cats/01.jpg` is its row in a captions table, else `cats/01.txt`,
 of `cats/01.json`, else there is none.
 """
 
+import collections
 import csv
+import dataclasses
+import os
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 
 from mtv_jax.core.errors import UserError
@@ -14,29 +18,60 @@ from tools.data.sources import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, ImageFile, Sampl
 
 _FILE_COLUMNS = ("filename", "file_name", "filepath", "file", "image", "path")
 _CAPTION_COLUMNS = ("caption", "title", "text")
+_DELIMITERS = "\t;,"
 
 
-def list_images(paths: Sequence[pathlib.Path], table: pathlib.Path | None) -> list[ImageFile]:
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """How a captions table is read: its delimiter, the names of the two columns that count."""
+
+    delimiter: str
+    file: str
+    caption: str
+
+
+def list_images(
+    paths: Sequence[pathlib.Path], root: pathlib.Path, table: pathlib.Path | None
+) -> list[ImageFile]:
     """The images with their keys (paths below the folder they share) and captions.
+
+    A row of the table names an image by its path below the table's folder, below `root`, below the
+    folder the images share, by its absolute path, or by its bare name where one image has it.
 
     Args:
         paths: the image files.
-        table: a CSV or TSV file of captions; None looks for one in the shared folder.
+        root: the folder that the input names.
+        table: a file of captions, parted by tab, semicolon or comma; None looks for one in `root`
+            and in the folder the images share.
 
     Raises:
         UserError: the table cannot be used, or several could be.
     """
     keys = unique_names(paths)
-    root = paths[0].parents[keys[0].count("/")]
-    table = table or _find_table(root)
-    captions = _read_table(table) if table else {}
-    by_name = {} if any("/" in name for name in captions) else captions
-    images = []
+    shared = paths[0].parents[keys[0].count("/")]
+    table = table or _find_table({root, shared})
+    if table is None:
+        return [ImageFile(path, key) for path, key in zip(paths, keys, strict=True)]
+    captions = _read_table(table)
+    prefixes = [os.path.relpath(shared, table.parent), os.path.relpath(shared, root), ""]
+    prefixes += [str(shared), os.path.abspath(shared)]
+    namesakes = collections.Counter(path.name for path in paths)
+    images, used = [], set()
     for path, key in zip(paths, keys, strict=True):
-        caption = captions.get(key, by_name.get(path.name, captions.get(str(path))))
-        images.append(ImageFile(path, key, caption))
-    if captions and not any(image.caption for image in images):
+        names = [os.path.normpath(os.path.join(prefix, key)) for prefix in prefixes]
+        names += [path.name] if namesakes[path.name] == 1 else []
+        name = next((name for name in names if name in captions), "")
+        used.add(name)
+        images.append(ImageFile(path, key, captions.get(name)))
+    used.discard("")
+    if captions and not used:
         raise UserError(f"{table} names none of the images below {root}: check its file column")
+    captioned = sum(bool(image.caption) for image in images)
+    print(
+        f"captions: {table} has those of {captioned:,} of {len(images):,} images, and names "
+        f"{len(captions) - len(used):,} files that are not among them",
+        file=sys.stderr,
+    )
     return images
 
 
@@ -69,33 +104,37 @@ def _read_if_there(path: pathlib.Path) -> bytes | None:
     return _read(path, MAX_TEXT_BYTES) if path.is_file() else None
 
 
-def _find_table(root: pathlib.Path) -> pathlib.Path | None:
-    tables = [path for path in sorted(root.glob("*.[ct]sv")) if _columns(path) is not None]
+def _find_table(folders: set[pathlib.Path]) -> pathlib.Path | None:
+    found = {path for folder in folders for path in folder.glob("*.[ct]sv") if path.is_file()}
+    tables = [path for path in sorted(found) if _columns(path)]
     if len(tables) > 1:
         raise UserError(
-            f"{root} holds several captions tables ({', '.join(path.name for path in tables)}): "
-            "choose one with --captions"
+            f"several captions tables ({', '.join(map(str, tables))}): choose one with --captions"
         )
+    if others := sorted(found.difference(tables)):
+        names = ", ".join(map(str, others))
+        print(f"note: {names}: no columns of files and captions, not used", file=sys.stderr)
     return tables[0] if tables else None
 
 
-def _columns(table: pathlib.Path) -> tuple[str, str] | None:
-    """Names of the file and of the caption column, None where `table` lacks one of them."""
-    with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
-        header = next(csv.reader(file, delimiter=_delimiter(table)), [])
-    names = {name.strip().lower(): name for name in header}
-    file_column = next((names[name] for name in _FILE_COLUMNS if name in names), None)
-    caption_column = next((names[name] for name in _CAPTION_COLUMNS if name in names), None)
-    return (file_column, caption_column) if file_column and caption_column else None
-
-
-def _delimiter(table: pathlib.Path) -> str:
-    with open(table, encoding="utf-8-sig", errors="replace") as file:
-        return "\t" if "\t" in file.readline() else ","
+def _columns(table: pathlib.Path) -> _Columns | None:
+    """What the header of `table` says, None where it lacks one of the columns."""
+    for delimiter in _DELIMITERS:
+        with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
+            try:
+                header = next(csv.reader(file, delimiter=delimiter), [])
+            except csv.Error:
+                continue
+        names = {name.strip().lower(): name for name in header}
+        files = [names[name] for name in _FILE_COLUMNS if name in names]
+        captions = [names[name] for name in _CAPTION_COLUMNS if name in names]
+        if files and captions:
+            return _Columns(delimiter, files[0], captions[0])
+    return None
 
 
 def _read_table(table: pathlib.Path) -> dict[str, str]:
-    """Caption by file name as the table spells it; of several for one file the first."""
+    """Caption by normalised path; of several for one file the first."""
     try:
         columns = _columns(table)
     except OSError as error:
@@ -108,9 +147,9 @@ def _read_table(table: pathlib.Path) -> dict[str, str]:
     captions: dict[str, str] = {}
     with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:
         try:
-            for row in csv.DictReader(file, delimiter=_delimiter(table)):
-                name = (row[columns[0]] or "").strip().removeprefix("./")
-                captions.setdefault(name, row[columns[1]] or "")
+            for row in csv.DictReader(file, delimiter=columns.delimiter):
+                name = os.path.normpath((row[columns.file] or "").strip())
+                captions.setdefault(name, row[columns.caption] or "")
         except csv.Error as error:
             raise UserError(f"{table} is not a table: {error}") from error
     return captions

@@ -153,7 +153,8 @@ def find_parts(arguments: argparse.Namespace) -> list[sources.Part]:
         if arguments.captions:
             raise UserError("--captions goes with a folder of images; tars bring their captions")
         return sources.archive_parts(paths)
-    images = folders.list_images(paths, arguments.captions)
+    root = sources.input_folder(arguments.input)
+    images = folders.list_images(paths, root, arguments.captions)
     return sources.image_parts(images, arguments.rows_per_shard)
 
 
@@ -166,6 +167,7 @@ def ingest(arguments: argparse.Namespace) -> dict[str, Any]:
         **dataclasses.asdict(limits),
         "jpeg": [curate.JPEG_QUALITY, curate.JPEG_SUBSAMPLING],
         "name": arguments.name or output.resolve().name,
+        **({} if parts[0].archive else {"rows_per_shard": arguments.rows_per_shard}),
     }
     with _sole_writer(output):
         _check_plan(output, settings, parts)
@@ -228,9 +230,13 @@ def _check_plan(
             raise UserError(f"{output} holds a store that ingest did not make: choose another")
         files.write_atomically(path, json.dumps(plan, indent=1).encode() + b"\n")
         return
-    earlier = json.loads(path.read_bytes())
-    changed = [key for key in settings if settings[key] != earlier["settings"].get(key)]
-    changed += ["input"] if shards != earlier["shards"] else []
+    try:
+        earlier = json.loads(path.read_bytes())
+        changed = [key for key in settings if settings[key] != earlier["settings"].get(key)]
+        if shards != earlier["shards"] and "rows_per_shard" not in changed:
+            changed.append("input")
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error!r}): delete {output}") from error
     if changed:
         raise UserError(
             f"{output} was begun with another {', '.join(changed)} (see {path}): choose another "
@@ -294,7 +300,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if not 1 <= parsed.min_side <= parsed.max_side:
         parser.error("want 1 <= --min_side <= --max_side")
-    if parsed.max_enlarge < 1 or parsed.rows_per_shard < 1 or parsed.workers < 1:
+    if not parsed.max_enlarge >= 1 or parsed.rows_per_shard < 1 or parsed.workers < 1:
         parser.error("--max_enlarge, --rows_per_shard and --workers are at least 1")
     return parsed
 

@@ -2,7 +2,8 @@
 """Draws a contact sheet of a store: `python -m tools.data.inspect STORE --output sheet.png`.
 
 Every cell has the image with its boxes, phrases and points, one panel for each raster of the
-sidecars (depth in colour, red near; label maps in arbitrary colours), the key and the caption.
+sidecars (depth in colour, red near; label maps in arbitrary colours), the key and the caption; the
+cell of a record that cannot be read says why.
 """
 
 import argparse
@@ -34,8 +35,11 @@ def draw_sheet(opened: store.Store, rows: Sequence[int]) -> Image.Image:
     cells = []
     for row in rows:
         at = opened.locate(int(row))
-        columns = opened.read(at.shard, at.row, opened.fields)
-        cells.append(_draw_cell(opened.fields, columns))
+        try:
+            columns = opened.read(at.shard, at.row, opened.fields)
+            cells.append(_draw_cell(opened.fields, columns))
+        except (OSError, ValueError, IndexError) as error:  # of the bytes that were written
+            cells.append(_draw_fault(opened.fields, f"shard {at.shard} row {at.row}: {error}"))
     width, height = cells[0].width + _GAP, cells[0].height + _GAP
     across = max(1, min(len(cells), round((len(cells) * height / width) ** 0.5)))
     down = -(-len(cells) // across)
@@ -46,10 +50,23 @@ def draw_sheet(opened: store.Store, rows: Sequence[int]) -> Image.Image:
     return sheet
 
 
+def _empty_cell(fields: Mapping[str, Field]) -> Image.Image:
+    panels = sum(bool(field.codec) for field in fields.values())
+    return Image.new("RGB", (max(panels, 1) * _SIDE, _SIDE + _TEXT_HEIGHT), "white")
+
+
+def _draw_fault(fields: Mapping[str, Field], fault: str) -> Image.Image:
+    cell = _empty_cell(fields)
+    font = ImageFont.load_default(11)
+    text = textwrap.fill(fault, cell.width // 7)
+    ImageDraw.Draw(cell).multiline_text((_GAP, _GAP), text, "#c00000", font)
+    return cell
+
+
 def _draw_cell(fields: Mapping[str, Field], columns: Mapping[str, Column]) -> Image.Image:
     rasters = [field for field in fields.values() if field.codec]
     rasters.sort(key=lambda field: field.codec != "image")
-    cell = Image.new("RGB", (len(rasters) * _SIDE, _SIDE + _TEXT_HEIGHT), "white")
+    cell = _empty_cell(fields)
     for panel, field in enumerate(rasters):
         if not columns.get(field.name):
             continue

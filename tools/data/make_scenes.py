@@ -20,7 +20,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from mtv_jax.core.errors import report_user_errors
+from mtv_jax.core.errors import UserError, report_user_errors
 from tools.data.parallel import available_cores
 
 
@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tools.scenes.writer import Settings, write_stores
 
     settings = Settings(train=parsed.train, test=parsed.test, size=parsed.size, seed=parsed.seed)
-    write_stores(parsed.output, settings, parsed.workers)
+    try:
+        write_stores(parsed.output, settings, parsed.workers)
+    except OSError as error:
+        raise UserError(f"{error.filename or parsed.output}: {error.strerror}") from error
     return 0
 
 

@@ -2,12 +2,14 @@
 """One function over many shards in worker processes, counting what is done across them."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import Synchronized
 from typing import TypeVar
 
@@ -40,13 +42,13 @@ def map_shards(
     Args:
         function: a module-level function; the workers import it.
         tasks: one a shard, picklable.
-        workers: number of processes; 1 works in this one.
+        workers: number of processes; 1 works in this one. An error or Ctrl-C ends them at once.
         on_progress: told now and then how many samples are done (see `count_done`).
 
     Raises:
         UserError: a worker died.
     """
-    if workers == 1 or len(tasks) == 1:
+    if workers == 1 or len(tasks) <= 1:
         return _map_here(function, tasks, on_progress)
     return _map_in_pool(function, tasks, min(workers, len(tasks)), on_progress)
 
@@ -75,9 +77,12 @@ def _map_in_pool(
 ) -> Iterator[_Result]:
     context = multiprocessing.get_context("spawn")
     done = context.Value("q", 0)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (done,)) as pool:
+    lifeline, held = context.Pipe(duplex=False)
+    with held, ProcessPoolExecutor(workers, context, _start_worker, (done, lifeline)) as pool:
         try:
-            for future in [pool.submit(function, task) for task in tasks]:
+            with _interrupts_held_back():  # the workers inherit this: Ctrl-C is for the parent
+                futures = [pool.submit(function, task) for task in tasks]
+            for future in futures:
                 while not concurrent.futures.wait([future], _POLL_SECONDS).done:
                     on_progress(done.value)
                 yield future.result()
@@ -86,8 +91,20 @@ def _map_in_pool(
                 "a worker process died, most likely for want of memory: run the same command "
                 "again with fewer --workers"
             ) from error
+        except BaseException:
+            held.close()  # nobody waits for the shards in work
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ignore(number: int) -> None:
@@ -102,19 +119,19 @@ def _count_with(count: Callable[[int], None]) -> None:
     _count = count
 
 
-def _start_worker(done: "Synchronized[int]") -> None:
+def _start_worker(done: "Synchronized[int]", lifeline: Connection) -> None:
     def count(number: int) -> None:
         with done.get_lock():
             done.value += number
 
     _count_with(count)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and winds up
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
 
 
-def _die_with_parent() -> None:
-    """A killed parent cannot stop its workers, and they would wait for it for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _die_with(lifeline: Connection) -> None:
+    """Waits for the end of a pipe that nobody writes to: its other end closed, or its holder died.
+
+    A killed parent cannot stop its workers, and they would wait for it for ever.
+    """
+    lifeline.poll(None)
+    os._exit(1)

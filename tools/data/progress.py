@@ -33,7 +33,8 @@ class Progress:
 
     def _print(self, done: int, now: float) -> None:
         rate = (done - self._first) / max(now - self._start, 1e-6)
-        left = (self._total - done) / rate if rate > 0 else float("inf")
+        remaining = self._total - done
+        left = remaining / rate if rate > 0 else float("inf") if remaining else 0
         share = 100 * done / max(self._total, 1)
         line = (
             f"{self._label}: {done:,}/{self._total:,} {self._unit} ({share:.0f} %), {rate:,.0f}/s, "

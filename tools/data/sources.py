@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `--input` means: which files are read, as which shards, and what one sample of them is."""
 
+import collections
+import contextlib
 import dataclasses
 import glob
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 
 from mtv_jax.core.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif"}
 )
+CAPTION_SUFFIXES = (".txt", ".json")
+_BESIDE_SUFFIXES = (*CAPTION_SUFFIXES, ".csv", ".tsv", ".parquet")
 MAX_IMAGE_BYTES = 64 << 20
 MAX_TEXT_BYTES = 1 << 20
 
@@ -60,20 +65,46 @@ class Part:
     images: tuple[ImageFile, ...] = ()
 
     def fingerprint(self) -> str:
-        """Changes when other files, other sizes or other captions make up this part."""
+        """Changes when a file of this part, one beside it that is read too, or a caption does.
+
+        A file is its name, size and time of change: that it is not there counts as well.
+        """
+        if self.archive:
+            paths = [self.archive, self.archive.with_suffix(".parquet")]
+        else:
+            paths = [
+                path
+                for image in self.images
+                for path in (image.path, *map(image.path.with_suffix, CAPTION_SUFFIXES))
+            ]
         digest = hashlib.sha256(self.name.encode(errors="surrogateescape"))
-        for path in [self.archive] if self.archive else [image.path for image in self.images]:
-            digest.update(f"\n{path.name} {path.stat().st_size}".encode(errors="surrogateescape"))
+        for path in paths:
+            size, changed = -1, 0
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                size, changed = state.st_size, state.st_mtime_ns
+            line = f"\n{path.name} {size} {changed}"
+            digest.update(line.encode(errors="surrogateescape"))
         for image in self.images:
             digest.update(f"\n{image.key} {image.caption}".encode(errors="surrogateescape"))
         return digest.hexdigest()[:16]
 
 
+def input_folder(pattern: str) -> pathlib.Path:
+    """The folder that a path or a glob pattern starts from."""
+    path = pathlib.Path(pattern)
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    return path
+
+
 def find_files(pattern: str) -> list[pathlib.Path]:
     """The tars, or else the images, that a path, a folder or a glob pattern names, sorted.
 
+    Hidden files and folders are left alone; files of other kinds are counted on stderr.
+
     Raises:
-        UserError: nothing matches, or tars and images both do.
+        UserError: nothing matches, tars and images both do, or a folder cannot be read.
     """
     roots = [pathlib.Path(path) for path in glob.glob(pattern, recursive=True)]
     if os.path.exists(pattern):  # a real path may hold characters that mean something to glob
@@ -81,6 +112,8 @@ def find_files(pattern: str) -> list[pathlib.Path]:
     found = sorted({path for root in roots for path in _walk(root)})
     archives = [path for path in found if path.suffix.lower() == ".tar"]
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    suffixes = collections.Counter(path.suffix.lower() for path in found)
+    _report_others(pattern, suffixes)
     if archives and images:
         raise UserError(
             f"--input {pattern} holds both tars ({archives[0]}) and images ({images[0]}): "
@@ -115,7 +148,28 @@ def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _walk(root: pathlib.Path) -> Iterable[pathlib.Path]:
-    if root.is_file():
+    if not root.is_dir():
         yield root
-    for folder, _, names in os.walk(root):
+        return
+    seen = set()  # a folder may be linked to from below itself
+    for folder, below, names in os.walk(root, followlinks=True, onerror=_refuse):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
         yield from (pathlib.Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"--input: cannot read {error.filename}: {error.strerror}") from error
+
+
+def _report_others(pattern: str, suffixes: Mapping[str, int]) -> None:
+    """Says how many files are neither tars nor images nor go with them."""
+    known = {".tar", *IMAGE_SUFFIXES, *_BESIDE_SUFFIXES}
+    others = {suffix: count for suffix, count in suffixes.items() if suffix not in known}
+    if others:
+        listed = [f"{others[suffix]:,} {suffix or 'without suffix'}" for suffix in sorted(others)]
+        print(f"note: {pattern}: passed over {', '.join(listed)}", file=sys.stderr)

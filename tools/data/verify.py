@@ -90,8 +90,9 @@ def _check_base(base: store.Store, shard: int, findings: Findings) -> list[_Row]
     for number in range(base.shard_rows[shard]):
         columns = _read(base, store.BASE, store.Location(shard, number), findings)
         key = columns.pop(store.KEY, [_UNREADABLE])[0]
-        sides = [columns[side] for side in ("height", "width") if side in columns]
-        size = (int(sides[0][0]), int(sides[1][0])) if len(sides) == 2 else None
+        height, width = columns.get("height", []), columns.get("width", [])
+        known = all(isinstance(side, np.ndarray) and side.size for side in (height, width))
+        size = (int(height[0]), int(width[0])) if known else None
         row = _Row(shard, number, key, size)
         if columns and size is None:
             findings.add("records without height and width", row.describe(store.BASE))
@@ -125,7 +126,7 @@ def _read(
     except (ValueError, IndexError, OSError) as error:
         findings.add("unreadable records", str(error))
         return {}
-    if not columns.get(store.KEY):
+    if not isinstance(columns.get(store.KEY), list) or not columns[store.KEY]:
         findings.add("records without a key", f"{holder} shard {at.shard} row {at.row}")
         columns.pop(store.KEY, None)
     return columns
@@ -139,8 +140,8 @@ def _check_index(records: tfrecord.RecordFile, rows: int, findings: Findings) ->
             raise ValueError(f"{records.path}: {len(offsets) - 1} records, want {rows}")
         if not np.array_equal(records.offsets, offsets):
             raise ValueError(f"{tfrecord.index_path(records.path)}: delete it")
-    except FileNotFoundError:
-        findings.add("missing shards", str(records.path))
+    except OSError as error:
+        findings.add("shards that cannot be read", f"{records.path}: {error.strerror}")
     except ValueError as error:
         findings.add("shards or indexes that do not fit", str(error))
     else:
@@ -159,10 +160,11 @@ def _check_record(
     for fault in checks.record_faults(fields, columns):
         findings.add("columns that break their contract", row.describe(holder, fault))
     for field in fields:
-        if not field.codec or not columns.get(field.name):
+        values = columns.get(field.name)
+        if not field.codec or not isinstance(values, list) or not values:
             continue
         try:
-            size = checks.decode_raster(field, columns[field.name]).shape[:2]
+            size = checks.decode_raster(field, values).shape[:2]
         except decode.DecodeError as error:
             findings.add("rasters that do not decode", row.describe(holder, str(error)))
             continue
@@ -188,7 +190,7 @@ def _check_selections(opened: store.Store, findings: Findings) -> None:
         try:
             rows = opened.selection(path.stem)
         except UserError as error:
-            findings.add("selections out of range", str(error))
+            findings.add("selections that cannot be used", str(error))
             continue
         if (np.diff(rows.astype(np.int64)) <= 0).any():
             findings.add("selections not sorted", str(path))

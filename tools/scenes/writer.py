@@ -66,7 +66,8 @@ def write_stores(output: pathlib.Path, settings: Settings, workers: int) -> None
     """Makes the stores `output`/train and `output`/test, or what is missing of them.
 
     Raises:
-        UserError: `output` cannot be written, or holds scenes of other settings.
+        UserError: `output` holds something else, or scenes of other settings.
+        OSError: `output` cannot be written.
     """
     _claim(output, settings)
     tasks = [task for split in SPLITS for task in _tasks(output / split, settings, split)]
@@ -90,21 +91,21 @@ def _claim(output: pathlib.Path, settings: Settings) -> None:
     """Notes the settings in `output`, or checks those that are noted there."""
     wanted = dataclasses.asdict(settings)
     path = output / _SETTINGS
-    try:
-        if path.exists():
-            found = json.loads(path.read_text())
-            if found != wanted:
-                raise UserError(
-                    f"{output} holds scenes of other settings ({_listed(found)}; wanted "
-                    f"{_listed(wanted)}): choose another --output or remove it"
-                )
-            return
-        if output.exists() and any(output.iterdir()):
-            raise UserError(f"{output} is not empty and holds no made scenes: choose another")
-        output.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(path, json.dumps(wanted, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror}") from error
+    if path.exists():
+        try:
+            found = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read ({error}): remove {output}") from error
+        if found != wanted:
+            raise UserError(
+                f"{output} holds scenes of other settings ({_listed(found)}; wanted "
+                f"{_listed(wanted)}): choose another --output or remove it"
+            )
+        return
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty and holds no made scenes: choose another")
+    output.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(path, json.dumps(wanted, indent=1).encode() + b"\n")
 
 
 def _listed(settings: dict[str, int]) -> str:

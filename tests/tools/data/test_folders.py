@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples out of a folder, and where their captions come from."""
 
-import pathlib
-
 import pytest
 
 from mtv_jax.core.errors import UserError
@@ -20,13 +18,17 @@ def root(tmp_path):
     return tmp_path / "photos"
 
 
+def _images(root, table=None):
+    return list_images(sources.find_files(str(root)), root, table)
+
+
 def _captions(root, table=None):
-    images = list_images(sources.find_files(str(root)), table)
+    images = _images(root, table)
     return {s.key: (s.text, s.metadata) for s in read_samples(images)}
 
 
 def test_keys_are_paths_and_captions_are_optional(root):
-    images = list_images(sources.find_files(str(root)), None)
+    images = _images(root)
     samples = list(read_samples(images))
     assert [sample.key for sample in samples] == ["a.jpg", "cats/b.PNG", "cats/c.webp"]
     assert [sample.image for sample in samples] == [b"a.jpg", b"cats/b.PNG", b"cats/c.webp"]
@@ -47,6 +49,7 @@ def test_captions_beside_the_images(root):
         'filename,caption\na.jpg,one\ncats/b.PNG,"two, with comma"\n',
         'Title,FilePath\none,./a.jpg\n"two, with comma",cats/b.PNG\n',
         "\ufefffile_name\ttext\na.jpg\tone\nb.PNG\ttwo, with comma\nb.PNG\tignored\n",
+        "file;caption, as heard;text\na.jpg;x;one\ncats//b.PNG;x;two, with comma\n",
     ],
 )
 def test_captions_table_is_found(root, table):
@@ -72,56 +75,59 @@ def test_tables_that_cannot_be_used(root, tmp_path):
     table.write_text("name,words\na.jpg,one\n")
     with pytest.raises(UserError, match="needs a column of files"):
         _captions(root, table)
+    table.write_text(f"filename,caption\na.jpg,{'x' * 200_000}\n")
+    with pytest.raises(UserError, match="is not a table: field larger"):
+        _captions(root, table)
     table.write_text("filename,caption\nz.jpg,one\n")
     with pytest.raises(UserError, match="names none of the images"):
         _captions(root, table)
     for name in ("1.csv", "2.csv"):
         (root / name).write_text("filename,caption\na.jpg,one\n")
-    with pytest.raises(UserError, match=r"several captions tables \(1.csv, 2.csv\)"):
+    with pytest.raises(UserError, match=r"several captions tables \(\S+/1.csv, \S+/2.csv\)"):
         _captions(root)
 
 
 def test_files_that_cannot_be_taken(root, monkeypatch):
-    images = list_images(sources.find_files(str(root)), None)
+    images = _images(root)
     images[0].path.unlink()
     monkeypatch.setattr(folders, "MAX_IMAGE_BYTES", 10)
     refusals = {s.key: s.refusal for s in read_samples(images)}
     assert refusals == {"a.jpg": "unreadable", "cats/b.PNG": "", "cats/c.webp": "oversize_member"}
 
 
-def test_find_files(root, tmp_path):
-    assert [p.name for p in sources.find_files(f"{root}/cats/*.webp")] == ["c.webp"]
-    assert len(sources.find_files(f"{root}/**/*")) == 3
-    (root / ".hidden.jpg").write_bytes(b"")
-    strange = tmp_path / "[x]"
-    strange.mkdir()
-    (strange / "a.jpg").write_bytes(b"")
-    assert len(sources.find_files(str(root))) == 3
-    assert sources.find_files(str(strange)) == [strange / "a.jpg"]
-    for pattern in (str(tmp_path / "nothing"), str(tmp_path / "*.tar")):
-        with pytest.raises(UserError, match=r"matches no \.tar and no image"):
-            sources.find_files(pattern)
-    (root / "x.tar").write_bytes(b"")
-    with pytest.raises(UserError, match="both tars"):
-        sources.find_files(str(root))
+@pytest.mark.parametrize("folder", ["images/", "", ".//images//"])
+@pytest.mark.parametrize("given", [True, False])
+def test_captions_table_beside_the_folder_of_images(tmp_path, folder, given):
+    """What archives of captioned photographs look like."""
+    root = tmp_path / "kaggle"
+    (root / "images").mkdir(parents=True)
+    for number in range(2):
+        (root / "images" / f"{number}.jpg").write_bytes(b"x")
+    table = root / "captions.csv"
+    table.write_text(f"image,caption\n{folder}0.jpg,zero\n{folder}1.jpg,one\n")
+    captions = _captions(root, table if given else None)
+    assert {key: text for key, (text, _) in captions.items()} == {"0.jpg": b"zero", "1.jpg": b"one"}
+    assert _captions(root / "images", table)["1.jpg"][0] == b"one"
+    table.rename(tmp_path / "t.csv")
+    assert _captions(root, tmp_path / "t.csv")["1.jpg"][0] == b"one"
 
 
-def test_part_names_are_unique():
-    parts = sources.archive_parts([pathlib.Path("r/1/0.tar"), pathlib.Path("r/2/0.tar")])
-    assert [part.name for part in parts] == ["1/0.tar", "2/0.tar"]
-    parts = sources.archive_parts([pathlib.Path("r/1/0.tar"), pathlib.Path("r/2/1.tar")])
-    assert [part.name for part in parts] == ["0", "1"]
+def test_bare_names_count_where_they_name_one_image(root):
+    (root / "dogs").mkdir()
+    (root / "dogs/b.PNG").write_bytes(b"")
+    (root / "t.csv").write_text("file,caption\nb.PNG,which?\nc.webp,this\n")
+    texts = {key: text for key, (text, _) in _captions(root).items() if text}
+    assert texts == {"cats/c.webp": b"this"}
 
 
-def test_fingerprint_follows_content(root):
-    def fingerprints():
-        images = list_images(sources.find_files(str(root)), None)
-        return [part.fingerprint() for part in sources.image_parts(images, 2)]
-
-    before = fingerprints()
-    assert len(before) == 2 and before == fingerprints()
-    (root / "cats/c.webp").write_bytes(b"longer than it was")
-    after = fingerprints()
-    assert after[0] == before[0] and after[1] != before[1]
-    (root / "t.csv").write_text("file,caption\na.jpg,one\n")
-    assert fingerprints()[0] != before[0]
+def test_what_became_of_the_tables_is_said(root, capsys):
+    (root / "t.csv").write_text("file,caption\na.jpg,one\ny.jpg,two\nz.jpg,three\n")
+    (root / "other.tsv").write_text("x\ty\n1\t2\n")
+    (root / "huge.csv").write_text("x" * 200_000)
+    (root / "folder.csv").mkdir()
+    _captions(root)
+    assert capsys.readouterr().err == (
+        f"note: {root}/huge.csv, {root}/other.tsv: no columns of files and captions, not used\n"
+        f"captions: {root}/t.csv has those of 1 of 3 images, and names 2 files that are not "
+        "among them\n"
+    )

@@ -237,13 +237,14 @@ def test_keys_that_collide_get_the_name_of_their_tar(
     assert set(_verdicts(tmp_path / "store")) == set(rows)
 
 
-def test_folder_of_images(tmp_path, picture, encoded):
+def test_folder_of_images(tmp_path, picture, encoded, capsys):
     root = tmp_path / "photos"
     (root / "cats").mkdir(parents=True)
     for number in range(5):
         (root / "cats" / f"{number}.jpg").write_bytes(encoded(picture(seed=number)))
     (root / "plain.png").write_bytes(encoded(picture(), "PNG"))
     (root / "broken.jpg").write_bytes(b"\xff\xd8")
+    (root / "vanished.jpg").symlink_to(root / "nowhere.jpg")
     (root / "cats" / "0.txt").write_text("A <i>cat</i>.")
     (root / "captions.csv").write_text("filename,caption\ncats/1.jpg,Another cat.\nplain.png,\n")
     output = tmp_path / "store"
@@ -252,8 +253,11 @@ def test_folder_of_images(tmp_path, picture, encoded):
     rows = _rows(output)
     captions = {key: row["caption"][0].decode() for key, row in rows.items() if "caption" in row}
     assert captions == {"cats/0.jpg": "A cat.", "cats/1.jpg": "Another cat."}
+    assert _run(root, output, "--min_side", "64", "--rows_per_shard", "4", "--workers", "1") == 2
+    assert "was begun with another rows_per_shard (see" in capsys.readouterr().err
     verdicts = _verdicts(output)
     assert verdicts["broken.jpg"]["reason"] == "truncated"
+    assert verdicts["vanished.jpg"]["reason"] == "unreadable"
     assert verdicts["plain.png"]["outcome"] == "written_without_caption"
     assert verify.main([str(output), "--workers", "1"]) == 0
 
@@ -272,7 +276,9 @@ def test_broken_tar_keeps_what_came_before_and_fails(tmp_path, tars, capsys):
     assert _run(tars, output, *options, "--allow_broken") == 0
 
 
-@pytest.mark.parametrize("case", ["no_match", "unwritable", "nothing_written", "foreign", "busy"])
+@pytest.mark.parametrize(
+    "case", ["no_match", "unwritable", "nothing_written", "foreign", "plan", "busy"]
+)
 def test_bad_use_gets_one_line(tmp_path, tars, capsys, case):
     source, output, options = tars, tmp_path / "store", ["--min_side", "64", "--workers", "1"]
     expected = {
@@ -280,6 +286,7 @@ def test_bad_use_gets_one_line(tmp_path, tars, capsys, case):
         "unwritable": "Not a directory",
         "nothing_written": "nothing was written: all 36 samples were rejected",
         "foreign": "holds a store that ingest did not make",
+        "plan": "ingest.json cannot be read",
         "busy": "another process is writing",
     }[case]
     if case == "no_match":
@@ -292,6 +299,8 @@ def test_bad_use_gets_one_line(tmp_path, tars, capsys, case):
         output.mkdir()
     if case == "foreign":
         (output / "images-00000.tfrecord").write_bytes(b"")
+    if case == "plan":
+        (output / "ingest.json").write_bytes(b"")
     descriptor = os.open(tars if case != "busy" else output, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     assert _run(source, output, *options) == 2
@@ -301,7 +310,16 @@ def test_bad_use_gets_one_line(tmp_path, tars, capsys, case):
     assert not (output / "store.json").exists()
 
 
-@pytest.mark.parametrize("change", ["settings", "input"])
+@pytest.mark.parametrize(
+    "options", [["--max_enlarge", "nan"], ["--max_enlarge", "0.9"], ["--rows_per_shard", "0"]]
+)
+def test_senseless_settings_are_refused(tmp_path, tars, options):
+    with pytest.raises(SystemExit) as caught:
+        _run(tars, tmp_path / "store", *options)
+    assert caught.value.code == 2 and not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "times"])
 def test_another_meaning_does_not_continue_a_store(tmp_path, tars, capsys, change):
     output = tmp_path / "store"
     assert _run(tars, output, "--min_side", "64", "--workers", "1") == 0
@@ -309,8 +327,10 @@ def test_another_meaning_does_not_continue_a_store(tmp_path, tars, capsys, chang
     side = "64"
     if change == "settings":
         side = "48"
-    else:
+    elif change == "input":
         (tars / "00002.tar").unlink()
+    else:
+        os.utime(tars / "00002.tar", ns=(0, 0))
     assert _run(tars, output, "--min_side", side, "--workers", "1") == 2
     what = "min_side" if change == "settings" else "input"
     assert f"was begun with another {what}" in capsys.readouterr().err

@@ -74,6 +74,27 @@ def test_sheet_has_a_cell_a_row_and_a_panel_a_raster(path, tmp_path):
     assert many.shape[0] * many.shape[1] > 2.5 * one.shape[0] * one.shape[1]
 
 
+@pytest.mark.parametrize("damage", ["record", "image", "shard"])
+def test_a_bad_record_gets_a_cell_that_says_so(path, tmp_path, damage):
+    shard = store.shard_path(path, store.BASE, 0)
+    opened = store.Store.open(path)
+    if damage == "image":
+        rows = [opened.read(0, row, ["image"]) for row in range(3)]
+        store.write_shard(path, store.BASE, 0, [rows[0], {"key": "k1", "image": b"x"}, rows[2]])
+    elif damage == "record":
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(data)
+    else:
+        shard.unlink()
+    sheet = _draw(path, tmp_path, "--sidecars", "")
+    corners = [(_GAP, _GAP), (_GAP, 2 * _GAP + _SIDE), (304, _GAP)]
+    cells = [sheet[top : top + _SIDE, left : left + _SIDE] for top, left in corners]
+    gray = [bool((cell == 0x80).mean() > 0.9) for cell in cells]
+    assert gray == ([False] * 3 if damage == "shard" else [True, False, True])
+    assert (cells[1] == 255).mean() > 0.7 and (cells[1][..., 0] > cells[1][..., 1] + 100).any()
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -27,3 +27,10 @@ def test_nothing_done_yet_has_no_rate(monkeypatch, capsys):
     assert "0/0 shards (0 %), 0/s" in capsys.readouterr().err
     assert progress._clock(float("inf")) == "?"
     assert progress._clock(3725) == "1:02:05"
+
+
+def test_nothing_left_takes_no_time(capsys):
+    line = progress.Progress("work", 100)
+    line.skip(100)
+    line.finish(100)
+    assert "100/100 samples (100 %), 0/s, 0:00 spent, 0:00 left" in capsys.readouterr().err

@@ -44,3 +44,10 @@ def test_both_parts_have_rows(path, count, capsys):
     assert split.main([str(path), "--heldout", count]) == 2
     errors = capsys.readouterr().err
     assert f"cannot hold out {count} of 100" in errors and errors.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_written_is_one_line(path, capsys):
+    (path / "selections").write_text("in the way")
+    assert split.main([str(path), "--heldout", "30"]) == 2
+    errors = capsys.readouterr().err
+    assert errors == f"error: {path}/selections: File exists\n"

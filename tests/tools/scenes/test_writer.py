@@ -101,3 +101,26 @@ def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
     assert make_scenes.main(["--output", str(tmp_path), "--train", "1", "--test", "1"]) == 2
     assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("case", ["full disk", "file in the way", "damaged settings"])
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch, case):
+    output = tmp_path / "s"
+    if case == "full disk":
+
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(writer.store, "write_shard", fail)
+        expected = f"error: {output}: No space left on device"
+    elif case == "file in the way":
+        output.write_text("mine")
+        expected = f"error: {output}: Not a directory"
+    else:
+        output.mkdir()
+        (output / "scenes.json").write_bytes(b"")
+        expected = f"error: {output}/scenes.json cannot be read"
+    command = ["--output", str(output), "--train", "1", "--test", "1", "--size", "32"]
+    assert make_scenes.main([*command, "--workers", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(expected)
