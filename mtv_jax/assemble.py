@@ -17,7 +17,7 @@ from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, 
 from input_pipeline.records import SampleSource, Stream, sample_shapes
 from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core import config as cfg
-from mtv_jax.core.errors import UserError
+from mtv_jax.core.errors import UserError, closest
 from mtv_jax.core.fields import Field
 from mtv_jax.core.passes import ImageView, TextView, View, merge_plans, needs_mask_token
 from mtv_jax.dist.mesh import MeshConfig, batch_sharding, local_rows, make_mesh, put_batch
@@ -118,41 +118,51 @@ class System:
 
     def _check(self) -> None:
         """What only shows when the parts are together."""
-        known = {view.name for view in self.model.spec.views}
+        self._check_plan()
         for view in self.model.spec.views:
-            if isinstance(view, ImageView) and view.size % self.model.encoder.patch_size:
+            if isinstance(view, TextView):
+                self._check_text(view)
+            elif view.size % self.model.encoder.patch_size:
                 raise UserError(
                     f"views.{view.name}.size {view.size} is not a multiple of the patch size "
                     f"{self.model.encoder.patch_size}"
                 )
-            if isinstance(view, TextView):
-                self._check_text(view)
-        derived = {r.view for r in self.model.plan if "/" in r.view}  # "objective/entry"
+        self._check_batch()
+
+    def _check_plan(self) -> None:
+        """Passes read views that there are, of columns that are read."""
+        views = {view.name: view for view in self.model.spec.views}
+        columns = [field.name for field in self.fields]
         for request in self.model.plan:
-            if request.view not in known | derived:
+            if "/" in request.view:  # "objective/entry", which the objective derives
+                continue
+            if request.view not in views:
                 raise UserError(
                     f"a pass reads the view {request.view!r}, which the config does not define; "
                     f"add views.{request.view}"
                 )
-        read = {request.view for request in self.model.plan}
-        for view in self.model.spec.views:
-            if view.name in read and view.field not in {f.name for f in self.fields}:
+            field = views[request.view].field
+            if field not in columns:
                 raise UserError(
-                    f"views.{view.name}.field is {view.field!r}, which no objective reads"
+                    f"views.{request.view}.field is {field!r}, which no objective reads"
+                    f"{closest(field, columns)}"
                 )
-        per_device = self.run.batch_size // self.mesh.size
+
+    def _check_batch(self) -> None:
+        """The batch divides into devices, micro-batches and groups."""
         local_rows(self.mesh, self.run.batch_size)
-        if per_device % self.run.micro_batches:
+        per_device = self.run.batch_size // self.mesh.size
+        part, rest = divmod(per_device, self.run.micro_batches)
+        if rest:
             raise UserError(
                 f"micro_batches {self.run.micro_batches} does not divide the {per_device} samples "
                 f"per device (batch_size {self.run.batch_size} over {self.mesh.size} devices)"
             )
         for objective in self.model.objectives:
-            if (per_device // self.run.micro_batches) % objective.group():
+            if part % objective.group():
                 raise UserError(
                     f"objective {objective.name} works on groups of {objective.group()}, which do "
-                    f"not divide the {per_device // self.run.micro_batches} samples of a "
-                    "micro-batch on a device"
+                    f"not divide the {part} samples of a micro-batch on a device"
                 )
 
     def _check_text(self, view: TextView) -> None:
