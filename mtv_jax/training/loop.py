@@ -140,7 +140,7 @@ class _Reporter:
         self._leads = jax.process_index() == 0
         if self._leads:
             self._writer = MetricWriter(loop.workdir, first)
-            self._line = ProgressLine(loop.total_steps, first)
+            self._line = ProgressLine(loop.total_steps)
 
     def note(
         self, step: int, local: Mapping[str, Any], metrics: Mapping[str, Any], waited: float

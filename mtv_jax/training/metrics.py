@@ -84,18 +84,21 @@ class Chronometer:
 class ProgressLine:
     """One line per log interval: step, share done, ETA, rate, data wait, losses."""
 
-    def __init__(self, total_steps: int, first_step: int):
-        self._total, self._first = total_steps, first_step
-        self._start = time.perf_counter()
+    def __init__(self, total_steps: int):
+        self._total = total_steps
+        self._first: tuple[int, float] | None = None  # step and time; the compiling is over
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Prints the line on stdout."""
-        done = max(step - self._first, 1)
-        remaining = (time.perf_counter() - self._start) / done * (self._total - step)
+        now = time.perf_counter()
+        self._first = self._first or (step, now)
+        taken = step - self._first[0]
+        left = (now - self._first[1]) / taken * (self._total - step) if taken else None
+        eta = "unknown" if left is None else format_seconds(left)
         losses = [f"{k} {values[k]:.4g}" for k in values if k == "loss" or k.endswith("/loss")]
         print(
             f"step {step}/{self._total} ({100 * step / self._total:.0f} %)  "
-            f"eta {format_seconds(remaining)}  {values['images_per_s']:.0f} img/s  "
+            f"eta {eta}  {values['images_per_s']:.0f} img/s  "
             f"data wait {100 * values['data_wait']:.0f} %  " + "  ".join(losses),
             flush=True,
         )
