@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random batches of the right shapes: for tests, smoke runs and benchmarks without data."""
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,15 @@ def fake_batch(
     seed: int = 0,
 ) -> dict[str, Any]:
     """A valid batch of noise, shaped as the loader would shape it."""
-    generator = np.random.default_rng(seed)
     batch: dict[str, Any] = {}
     for name, entry in sample_shapes(fields, canvas=canvas, text_length=text_length).items():
         if name == "valid":
             batch[name] = {k: np.ones(batch_size, np.bool_) for k in entry}
             continue
         shape, dtype = entry
+        generator = np.random.default_rng(
+            [seed, zlib.crc32(name.encode())]
+        )  # whatever is beside it
         batch[name] = _noise(generator, (batch_size, *shape), np.dtype(dtype))
     batch["position"] = split_position(first_position + np.arange(batch_size))
     batch["record_id"] = np.stack([np.arange(batch_size)] * 3, axis=-1).astype(np.int32)

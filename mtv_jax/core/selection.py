@@ -23,6 +23,7 @@ def order_statistic(x: Float[Array, "*b n"], rank: int) -> Float[Array, "*b"]:
     """
     if not 0 <= rank < x.shape[-1]:
         raise ValueError(f"rank {rank} of {x.shape[-1]} values")
+    x = jax.lax.optimization_barrier(x)  # computed twice it might round twice, and equal nothing
     codes = _ordered(jax.lax.stop_gradient(x))
 
     def refine(bit: Array, found: UInt32[Array, "*b"]) -> UInt32[Array, "*b"]:

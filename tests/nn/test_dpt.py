@@ -41,7 +41,7 @@ def test_any_grid_gives_a_map_of_the_asked_size(grid, size):
     assert float(jnp.std(out)) > 0
 
 
-def test_samples_do_not_see_each_other_and_bfloat16_taps_are_read_in_float32():
+def test_23_samples_do_not_see_each_other_and_everything_is_float32():
     taps = _taps(4, 12)
     params = SMALL.init(jax.random.key(1), taps, grid=4, size=32)
     both = SMALL.apply(params, taps, grid=4, size=32)
@@ -49,6 +49,7 @@ def test_samples_do_not_see_each_other_and_bfloat16_taps_are_read_in_float32():
     np.testing.assert_allclose(both[1:], alone, atol=1e-5)
     low = SMALL.apply(params, [tap.astype(jnp.bfloat16) for tap in taps], grid=4, size=32)
     assert low.dtype == jnp.float32 and float(jnp.abs(low - both).max()) < 0.1
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
 def test_unfold_is_a_transposed_convolution():
@@ -71,7 +72,7 @@ def test_residual_convs_add_to_their_input():
     np.testing.assert_array_equal(ResidualConvs().apply(params, x), x)
 
 
-def test_the_last_convolution_of_a_fusion_commutes_with_upsampling():
+def test_22_the_last_convolution_of_a_fusion_commutes_with_upsampling():
     """Why it may run first: both are linear, one over channels, the other over pixels."""
     x = jax.random.normal(jax.random.key(0), (1, 5, 5, 4))
     conv = dpt._conv(6, 1, "conv")
