@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-TASKS = ("vl",)
+TASKS = ("vl", "depth")
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -109,7 +109,15 @@ def views(c: ConfigDict) -> dict[str, Any]:
     }
 
 
-def objectives(tasks: str) -> dict[str, Any]:
+# Blocks that the depth head reads, and its widths: those of Depth Anything V2 (MTV appendix A.2).
+DEPTH_HEADS = {
+    "cpu": dict(layers=(0, 1, 2, 3), features=32, channels=(16, 32, 64, 128)),
+    "B": dict(layers=(2, 5, 8, 11), features=128, channels=(96, 192, 384, 768)),
+    "L": dict(layers=(5, 11, 17, 23), features=256, channels=(256, 512, 1024, 1024)),
+}
+
+
+def objectives(tasks: str, *, tower: str) -> dict[str, Any]:
     """The objectives of `vl+…`; a task that is left out is structurally absent."""
     names = tasks.split("+")
     if unknown := sorted(set(names) - set(TASKS)):
@@ -124,6 +132,17 @@ def objectives(tasks: str) -> dict[str, Any]:
                 init_scale=10.0,
                 init_bias=-10.0,
                 chunk=512,
+            )
+        ),
+        "depth": dict(
+            depth=dict(
+                type="mtv_jax.objectives.depth:Depth",
+                weight=1.0,
+                image_view="global_crop",
+                **DEPTH_HEADS[tower],
+                kept=0.9,
+                gradient_weight=2.0,
+                least_spread=1e-3,
             )
         ),
     }
@@ -144,6 +163,6 @@ def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
     c.model.update(image_tower=tower, text_tower=tower, image_size=image_size, remat="dots")
     c.views = views(c)
     c.input.text_length = c.model.get_ref("text_length")
-    c.objectives = objectives(options.tasks)
+    c.objectives = objectives(options.tasks, tower=tower)
     c.input.update(stores=dict(train=store("data/train")), tokenizer="tokenizer.model", workers=8)
     return c

@@ -39,7 +39,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         scan_unroll=4,
     )
     c.views = common.views(c)
-    c.objectives = common.objectives(options.tasks)
+    c.objectives = common.objectives(options.tasks, tower="cpu")
     # The published bias of -10 fits batches of tens of thousands; -ln(batch) starts at the loss
     # of a model that does not look at its input.
     c.objectives.sigmoid_vl.update(init_bias=-4.16, chunk=64)

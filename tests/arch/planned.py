@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key, PyTree, Shaped
 
-from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE, PHRASES, Field
+from mtv_jax.core.fields import BOXES, CAPTION, IMAGE, PHRASES, Field
 from mtv_jax.core.masking import masked_mean
 from mtv_jax.core.passes import Pass, Plan, Wants, wanted
 from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
@@ -220,28 +220,6 @@ class Grounding(Planned):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Depth(Planned):
-    """MTV: a dense head on four normed taps against the depth map under the crop (section 4.3)."""
-
-    layers: tuple[int, ...] = (0, 1, 2, 3)
-
-    def fields(self) -> tuple[Field, ...]:
-        return (IMAGE, DEPTH)
-
-    def passes(self) -> Plan:
-        return {CLEAN: Wants(taps=self.layers, tapped_norm=True)}
-
-    def heads(self) -> Mapping[str, nn.Module]:
-        return {"dpt": nn.Dense(1)}
-
-    def read(self, ctx: Context) -> Float[Array, " b"]:
-        taps = ctx.of(CLEAN).taps_normed
-        drawn = ctx.student["dpt"](jnp.concatenate([taps[i] for i in self.layers], axis=-1))
-        target = ctx.batch.under("global_crop", "depth") / 65535.0
-        return per_sample(drawn) + per_sample(target)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class M3I(MixtureProbe):
     """M3I: the mixture probe, and captions against both images of the mixture."""
 
@@ -389,7 +367,6 @@ PLANNED: dict[str, Objective] = {
     "koleo": KoLeo(name="koleo", weight=0.1),
     "grounding": Grounding(name="grounding"),
     "grounding_unique": Grounding(name="grounding_unique", unique=3),
-    "depth": Depth(name="depth"),
     "m3i": M3I(name="m3i"),
     "ssp": SSP(name="ssp"),
     "sak_distill": SakDistill(name="sak_distill"),

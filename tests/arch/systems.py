@@ -14,6 +14,7 @@ from mtv_jax.core.passes import ImageView, TextView, merge_plans, needs_mask_tok
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.sizes import SIZES, TowerSize
 from mtv_jax.objectives.base import Objective
+from mtv_jax.objectives.depth import Depth
 from mtv_jax.objectives.sigmoid_vl import SigmoidVL
 from mtv_jax.training.model import Model, Weights
 from mtv_jax.views.batch import BatchSpec
@@ -22,6 +23,7 @@ from tests.arch.probes import DistillProbe, MixtureProbe, probe_expert
 
 OBJECTIVES: dict[str, Objective] = {
     "sigmoid_vl": SigmoidVL(name="sigmoid_vl", chunk=4),
+    "depth": Depth(name="depth", layers=(0, 1, 2, 3), features=8, channels=(4, 4, 4, 4)),
     "mixture": MixtureProbe(name="mixture"),
     "distill": DistillProbe(name="distill"),
 }
