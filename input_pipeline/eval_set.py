@@ -51,16 +51,21 @@ class EvalSet:
     def __str__(self) -> str:
         return f"{self.store}[{self.selection}]" if self.selection else self.store
 
+    def require(self, name: str) -> None:
+        """Raises a `UserError` when the store lacks a column."""
+        columns = self._opened[0].fields
+        if name not in columns:
+            hint = closest(name, columns)
+            raise UserError(f"the evaluation store {self} has no column {name!r}{hint}")
+
     def column(self, name: str) -> list[Any]:
         """One column, as `Store.read` gives it; None where a row lacks it or is damaged.
 
         Raises:
             UserError: the store lacks the column.
         """
+        self.require(name)
         store, rows = self._opened
-        if name not in store.fields:
-            hint = closest(name, store.fields)
-            raise UserError(f"the evaluation store {self} has no column {name!r}{hint}")
         return [_read(store, row, name) for row in rows]
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -243,7 +243,7 @@ class System:
         """
         self._open(self.input.stores)
         for evaluator in self.evaluators:
-            evaluator.check()
+            evaluator.check([field.name for field in self.fields])
 
     def _open(self, stores: Section) -> tuple[Stream, ...]:
         specs = {k: cfg.build(StoreConfig, v, f"input.stores.{k}") for k, v in stores.items()}

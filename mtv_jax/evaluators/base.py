@@ -10,7 +10,7 @@ the exported preprocessing.
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -54,12 +54,16 @@ class Evaluator(abc.ABC):
         """What it reads."""
         return EvalSet(store=self.store, selection=self.selection, sidecars=tuple(self.sidecars))
 
-    def check(self) -> None:
+    def check(self, columns: Collection[str]) -> None:
         """Called before a run starts: what cannot be measured at its end shall fail now.
+
+        Args:
+            columns: those that the objectives read.
 
         Raises:
             UserError: the data is not there, or not enough of it.
         """
+        del columns
         self.data.open()
 
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Collection
 
 import numpy as np
 
@@ -19,6 +20,11 @@ class HeldoutLoss(Evaluator):
     """
 
     batches: int = at_least(1, 4)
+
+    def check(self, columns: Collection[str]) -> None:
+        super().check(columns)
+        for name in columns:
+            self.data.require(name)
 
     def unavailable(self, ctx: EvalContext) -> str:
         return "" if ctx.losses else "an exported model has no objectives"

@@ -2,6 +2,7 @@
 """Image-text retrieval by cosine on a gallery of distinct captions."""
 
 import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 
@@ -20,8 +21,8 @@ class Retrieval(Evaluator):
 
     gallery: int = 0
 
-    def check(self) -> None:
-        super().check()
+    def check(self, columns: Collection[str]) -> None:
+        super().check(columns)
         self.distinct()
 
     def run(self, ctx: EvalContext) -> dict[str, float]:

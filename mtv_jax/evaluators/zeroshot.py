@@ -5,6 +5,7 @@ Class vectors are means of unit prompt vectors, renormalised; ties go to the low
 """
 
 import dataclasses
+from collections.abc import Collection
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -30,8 +31,8 @@ class ZeroShot(Evaluator):
     def data(self) -> EvalSet:
         return dataclasses.replace(super().data, limit=self.limit)
 
-    def check(self) -> None:
-        super().check()
+    def check(self, columns: Collection[str]) -> None:
+        super().check(columns)
         self.class_names()
         self.labels()
 

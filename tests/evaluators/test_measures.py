@@ -99,16 +99,19 @@ def test_retrieval_counts_ranks_in_both_directions(store):
 
 
 def test_what_cannot_be_measured_fails_before_the_run(store, tmp_path):
-    Retrieval(name="r", store=store, gallery=4).check()
+    Retrieval(name="r", store=store, gallery=4).check(())
     with pytest.raises(UserError, match="fewer than the gallery of 5"):
-        Retrieval(name="r", store=store, gallery=5).check()
+        Retrieval(name="r", store=store, gallery=5).check(())
     rows = [{"key": "0", "class_id": 1}, {"key": "1"}]
     write_shard(tmp_path, "images", 0, rows)
     finish_store(tmp_path, "gap", (Field(name="class_id", dtype="int32"),), {"classes": ["a", "b"]})
     with pytest.raises(UserError, match=r"1 images of the store .* have no class_id"):
-        ZeroShot(name="z", store=str(tmp_path)).check()
+        ZeroShot(name="z", store=str(tmp_path)).check(())
     with pytest.raises(UserError, match="the store /nowhere is not there"):
-        HeldoutLoss(name="h", store="/nowhere").check()
+        HeldoutLoss(name="h", store="/nowhere").check(())
+    HeldoutLoss(name="h", store=store).check(["caption"])
+    with pytest.raises(UserError, match="has no column 'depth'"):
+        HeldoutLoss(name="h", store=store).check(["caption", "depth"])
 
 
 def test_ties_count_against_the_query():
