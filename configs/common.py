@@ -76,15 +76,23 @@ def base() -> ConfigDict:
     )
 
 
+DEPTH_SIDECAR = "depth_v1"  # holds the column "depth"
+
+
 def store(path: str, **kwargs: Any) -> dict[str, Any]:
     """One store of a mixture, every field present."""
     defaults = dict(weight=1.0, sidecars=(), selection="", block=1, window=1)
     return dict(path=path, **{**defaults, **kwargs})
 
 
-def eval_data(path: str, *, selection: str = "") -> dict[str, Any]:
+def eval_data(path: str, *, selection: str = "", sidecars: tuple[str, ...] = ()) -> dict[str, Any]:
     """What every evaluator reads, every field present."""
-    return dict(store=path, selection=selection, sidecars=())
+    return dict(store=path, selection=selection, sidecars=sidecars)
+
+
+def sidecars(tasks: str) -> tuple[str, ...]:
+    """The sidecars whose columns these tasks read."""
+    return (DEPTH_SIDECAR,) if "depth" in tasks.split("+") else ()
 
 
 def views(c: ConfigDict) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def views(c: ConfigDict) -> dict[str, Any]:
 
 # Blocks that the depth head reads, and its widths: those of Depth Anything V2 (MTV appendix A.2).
 DEPTH_HEADS = {
-    "cpu": dict(layers=(0, 1, 2, 3), features=32, channels=(16, 32, 64, 128)),
+    "cpu": dict(layers=(0, 1, 2, 3), features=16, channels=(16, 32, 64, 128)),
     "B": dict(layers=(2, 5, 8, 11), features=128, channels=(96, 192, 384, 768)),
     "L": dict(layers=(5, 11, 17, 23), features=256, channels=(256, 512, 1024, 1024)),
 }
@@ -164,5 +172,6 @@ def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
     c.views = views(c)
     c.input.text_length = c.model.get_ref("text_length")
     c.objectives = objectives(options.tasks, tower=tower)
-    c.input.update(stores=dict(train=store("data/train")), tokenizer="tokenizer.model", workers=8)
+    train = store("data/train", sidecars=sidecars(options.tasks))
+    c.input.update(stores=dict(train=train), tokenizer="tokenizer.model", workers=8)
     return c

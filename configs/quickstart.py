@@ -18,14 +18,11 @@ from configs import common
 def get_config(arg: str | None = None) -> ConfigDict:
     """`data=DIR` holds the stores train and test; `store=STORE` is one store, split.
 
-    Both hold tokenizer.model.
+    Both hold tokenizer.model, unless `tasks` has no vl. Your own store is trained on vl by default,
+    as it may have no other labels.
     """
-    options = common.parse_arg(arg, tasks="vl", data="data/quickstart", store="")
-    train = common.store(options.store or f"{options.data}/train")
-    heldout = common.eval_data(f"{options.data}/test")
-    if options.store:
-        train["selection"] = "train"
-        heldout = common.eval_data(options.store, selection="heldout")
+    options = common.parse_arg(arg, tasks="", data="data/quickstart", store="")
+    tasks = options.tasks or ("vl" if options.store else "vl+depth")
     c = common.base()
     c.batch_size, c.total_steps = 64, 1200
     c.model.update(
@@ -39,10 +36,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
         scan_unroll=4,
     )
     c.views = common.views(c)
-    c.objectives = common.objectives(options.tasks, tower="cpu")
-    # The published bias of -10 fits batches of tens of thousands; -ln(batch) starts at the loss
-    # of a model that does not look at its input.
-    c.objectives.sigmoid_vl.update(init_bias=-4.16, chunk=64)
+    c.objectives = common.objectives(tasks, tower="cpu")
+    if "sigmoid_vl" in c.objectives:
+        # The published bias of -10 fits batches of tens of thousands; -ln(batch) starts at the
+        # loss of a model that does not look at its input.
+        c.objectives.sigmoid_vl.update(init_bias=-4.16, chunk=64)
+    labels = common.sidecars(tasks)
+    train = common.store(options.store or f"{options.data}/train", sidecars=labels)
+    train["selection"] = "train" if options.store else ""
     c.input.update(
         stores=dict(train=train),
         tokenizer=f"{options.store or options.data}/tokenizer.model",
@@ -53,28 +54,52 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.optim.update(lr=5e-4, warmup_steps=50, lr_rules=((".*token_embed", 40.0), (".*", 1.0)))
     c.checkpoint.every = 600
     c.log.every = 50
-    c.evals = _evals(heldout, scenes=not options.store)
+    c.evals = _own(options.store, tasks) if options.store else _scenes(options.data, tasks)
     return c
 
 
-def _evals(heldout: dict[str, Any], *, scenes: bool) -> dict[str, Any]:
-    """Evaluators of held-out rows: of scenes, which are labelled and many, or of any images."""
-    zeroshot = dict(
-        type="mtv_jax.evaluators.zeroshot:ZeroShot",
-        every=0,
-        **heldout,
-        limit=0,
-        prompts=("a {}", "a photo of a {}", "{}"),
-    )
-    return dict(
-        **({"zeroshot": zeroshot} if scenes else {}),
-        retrieval=dict(
-            type="mtv_jax.evaluators.retrieval:Retrieval",
+def _scenes(data: str, tasks: str) -> dict[str, Any]:
+    """Evaluators of made scenes, which have every label."""
+    heldout = common.eval_data(f"{data}/test", sidecars=common.sidecars(tasks))
+    names = tasks.split("+")
+    evals: dict[str, Any] = {}
+    if "vl" in names:
+        prompts = ("a {}", "a photo of a {}", "{}")
+        evals["zeroshot"] = dict(
+            type="mtv_jax.evaluators.zeroshot:ZeroShot",
             every=0,
             **heldout,
-            gallery=500 if scenes else 0,
-        ),
-        heldout=dict(
-            type="mtv_jax.evaluators.heldout:HeldoutLoss", every=600, **heldout, batches=4
-        ),
-    )
+            limit=0,
+            prompts=prompts,
+        )
+        evals["retrieval"] = _retrieval(heldout, gallery=500)
+    if "depth" in names:
+        depth = dict(
+            every=0,
+            **common.eval_data(f"{data}/test", sidecars=("scene_v1",)),
+            truth="metric_depth",
+            truth_is="depth",
+            train=dict(
+                store=f"{data}/train", selection="", sidecars=(common.DEPTH_SIDECAR,), limit=2000
+            ),
+            label="depth",
+        )
+        module = "mtv_jax.evaluators.relative_depth"
+        evals["depth"] = dict(type=f"{module}:HeadDepth", **depth, objective="depth")
+        evals["depth_probe"] = dict(type=f"{module}:LinearDepth", **depth, ridge=1e-3)
+    return dict(**evals, heldout=_heldout(heldout))
+
+
+def _own(store: str, tasks: str) -> dict[str, Any]:
+    """Evaluators of any images."""
+    heldout = common.eval_data(store, selection="heldout", sidecars=common.sidecars(tasks))
+    evals = {"retrieval": _retrieval(heldout, gallery=0)} if "vl" in tasks.split("+") else {}
+    return dict(**evals, heldout=_heldout(heldout))
+
+
+def _retrieval(heldout: dict[str, Any], *, gallery: int) -> dict[str, Any]:
+    return dict(type="mtv_jax.evaluators.retrieval:Retrieval", every=0, **heldout, gallery=gallery)
+
+
+def _heldout(heldout: dict[str, Any]) -> dict[str, Any]:
+    return dict(type="mtv_jax.evaluators.heldout:HeldoutLoss", every=600, **heldout, batches=4)

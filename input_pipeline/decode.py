@@ -110,6 +110,17 @@ def resize_for_eval(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
+def resize_map(raster: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A one-channel map as float32 of (height, width) `size`: bilinear, area means to shrink."""
+    height, width = size
+    raster = np.asarray(raster, np.float32)
+    if raster.shape == (height, width):
+        return raster
+    shrinks = raster.shape[0] > height and raster.shape[1] > width
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(raster, (width, height), interpolation=interpolation)
+
+
 def encode_png16(raster: np.ndarray) -> bytes:
     """Lossless PNG of a uint16 [h, w] raster."""
     if raster.dtype != np.uint16 or raster.ndim != 2:

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 
 from input_pipeline import decode
 from input_pipeline.store import Store
@@ -79,6 +79,16 @@ class EvalSet:
         except (decode.DecodeError, TypeError) as error:
             logging.warning("unreadable: image %d of %s: %s", index, self, error)
             return np.zeros((8, 8, 3), np.uint8)
+
+    def raster(self, index: int, name: str) -> UInt16[np.ndarray, "h w"]:
+        """A map of the set's row number `index`; one zero where there is none, or a damaged one."""
+        store, rows = self._opened
+        values = _read(store, rows[index], name)
+        try:
+            return decode.decode_png16(values[0]) if values else np.zeros((1, 1), np.uint16)
+        except decode.DecodeError as error:
+            logging.warning("unreadable: %s %d of %s: %s", name, index, self, error)
+            return np.zeros((1, 1), np.uint16)
 
     @property
     def _opened(self) -> tuple[Store, np.ndarray]:

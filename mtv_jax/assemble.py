@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -19,15 +20,27 @@ from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core import config as cfg
 from mtv_jax.core.errors import UserError, closest
 from mtv_jax.core.fields import Field
-from mtv_jax.core.passes import ImageView, TextView, View, merge_plans, needs_mask_token
+from mtv_jax.core.passes import (
+    ImageView,
+    TextView,
+    View,
+    Wants,
+    merge_plans,
+    needs_mask_token,
+    needs_text_tower,
+)
 from mtv_jax.dist.mesh import MeshConfig, batch_sharding, local_rows, make_mesh, put_batch
-from mtv_jax.evaluators.base import EvalContext, Evaluator
+from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
+from mtv_jax.interop.loading import load_folder
+from mtv_jax.interop.save import MODEL_FILE
+from mtv_jax.interop.trained import TrainedEncoder
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective
-from mtv_jax.training.checkpoint import CheckpointConfig, Checkpointer
+from mtv_jax.training.checkpoint import CheckpointConfig, Checkpointer, load_numpy, newest_step
 from mtv_jax.training.ema import EmaConfig
 from mtv_jax.training.model import Model, Weights
 from mtv_jax.training.optim import OptimConfig, Optimizer
+from mtv_jax.training.rundir import run_config, run_tokenizer
 from mtv_jax.training.state import StateFactory, TrainState
 from mtv_jax.training.step import make_train_step
 from mtv_jax.views.batch import BatchSpec
@@ -94,9 +107,11 @@ class System:
         self._trusted = trusted
 
         objectives = tuple(named_objects("objectives", self.run.objectives, trusted))
+        plan = merge_plans(objective.passes() for objective in objectives)
         encoder = dataclasses.replace(
             cfg.build(Encoder, self.run.model, "model"),
-            has_mask_token=needs_mask_token(merge_plans(o.passes() for o in objectives)),
+            has_mask_token=needs_mask_token(plan),
+            has_text_tower=needs_text_tower(plan),
         )
         self.fields = _union_of_fields(objectives)
         views: tuple[View, ...] = tuple(named_objects("views", self.run.views, trusted))
@@ -187,12 +202,14 @@ class System:
         return self.input.canvas or 2 * max(sizes, default=self.model.encoder.image_size)
 
     @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The captions' tokenizer.
+    def tokenizer(self) -> Tokenizer | None:
+        """The captions' tokenizer; None when no objective reads texts.
 
         Raises:
             UserError: no model, or one with more ids than the text tower.
         """
+        if not self.model.encoder.has_text_tower:
+            return None
         tokenizer = Tokenizer(self.input.tokenizer, self.input.text_length)
         vocab = self.model.encoder.vocab_size
         if tokenizer.vocab_size > vocab:
@@ -290,14 +307,14 @@ class System:
         self, state: TrainState, poll: Callable[[], None] = lambda: None
     ) -> EvalContext:
         """A live state under evaluation."""
-        return EvalContext(
-            self.model.encoder,
-            state.params["backbone"],
-            self.tokenizer,
-            self.mesh,
+        model = EvalModel(
+            encoder=self.model.encoder,
+            params=state.params,
+            objectives={objective.name: objective for objective in self.model.objectives},
+            tokenizer=self.tokenizer,
             losses=functools.partial(self.heldout_losses, state),
-            poll=poll,
         )
+        return EvalContext(model, self.mesh, poll=poll)
 
     @functools.cached_property
     def evaluators(self) -> tuple[Evaluator, ...]:
@@ -324,6 +341,54 @@ def restored(
         return system, saver.restore(system.abstract_state, step)
     finally:
         saver.close()
+
+
+def open_model(
+    path: str | os.PathLike[str], *, step: int | None = None, trusted: tuple[str, ...] = ()
+) -> TrainedEncoder:
+    """The encoder of an exported folder, or of a run.
+
+    Args:
+        path: the folder, or the run directory.
+        step: checkpoint of the run; the newest by default.
+        trusted: package roots whose classes it may name besides our own.
+
+    Raises:
+        UserError: neither is there.
+    """
+    root = pathlib.Path(path)
+    if (root / MODEL_FILE).is_file():
+        return load_folder(root, trusted=trusted)
+    if (root / "config.json").is_file():
+        return open_run(root, step=step, trusted=trusted)
+    raise UserError(f"{root} is neither a run (config.json) nor an exported folder ({MODEL_FILE})")
+
+
+def open_run(
+    workdir: pathlib.Path, *, step: int | None = None, trusted: tuple[str, ...] = ()
+) -> TrainedEncoder:
+    """The encoder of a run's checkpoint (the newest by default), as it would be exported.
+
+    Raises:
+        UserError: no such checkpoint, or the run's tokenizer is gone.
+    """
+    config = run_config(workdir)
+    step = newest_step(workdir) if step is None else step
+    params = load_numpy(workdir, step, ("params",))["params"]
+    has_text = "text" in params["backbone"]
+    encoder = cfg.build(Encoder, config["model"], "model")
+    objectives = named_objects("objectives", config["objectives"], trusted)
+    return TrainedEncoder(
+        encoder=dataclasses.replace(encoder, has_text_tower=has_text, dtype="float32"),
+        params=params,
+        objectives={o.name: o for o in objectives if o.predicts() != Wants()},
+        tokenizer=run_tokenizer(workdir, config) if has_text else None,
+        provenance={
+            "step": step,
+            "fingerprint": cfg.fingerprint(config),
+            "config": cfg.semantic(config),  # without the paths of this machine
+        },
+    )
 
 
 def named_objects(section: str, specs: Section, trusted: tuple[str, ...]) -> Iterator[Any]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the entry points share: flags, one-line errors, the config of a run."""
+"""What the entry points share: flags and one-line errors."""
 
-import json
 import logging as std_logging
 import pathlib
 import sys
@@ -62,15 +61,3 @@ def log_to(path: pathlib.Path) -> None:
     handler = std_logging.FileHandler(path)
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     std_logging.getLogger().addHandler(handler)
-
-
-def run_config(workdir: str) -> dict[str, Any]:
-    """The resolved config that a run directory holds.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = pathlib.Path(workdir) / "config.json"
-    if not workdir or not path.is_file():
-        raise UserError(f"--workdir {workdir!r} holds no run (no config.json); train one first")
-    return json.loads(path.read_text())

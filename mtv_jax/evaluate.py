@@ -59,8 +59,9 @@ def _run(
     """Evaluators, context and provenance of a run's checkpoint, on whatever devices are here."""
     from mtv_jax.assemble import restored
     from mtv_jax.core.config import fingerprint
+    from mtv_jax.training.rundir import run_config
 
-    trained = cli.run_config(workdir)
+    trained = run_config(pathlib.Path(workdir))
     if config is not None:
         trained["evals"] = config["evals"]
     system, state = restored(
@@ -76,17 +77,22 @@ def _exported(
     """Evaluators, context and provenance of an exported folder."""
     if config is None:
         raise UserError("--model needs --config, whose `evals` say what to measure")
-    from mtv_jax import interop
     from mtv_jax.assemble import named_objects
     from mtv_jax.dist.mesh import MeshConfig, make_mesh
-    from mtv_jax.evaluators.base import EvalContext
+    from mtv_jax.evaluators.base import EvalContext, EvalModel
+    from mtv_jax.interop.loading import load_folder
 
-    loaded = interop.load(model)
     trusted = tuple(cli.TRUST_ROOT.value)
+    trained = load_folder(model, trusted=trusted)
     evaluators = tuple(named_objects("evals", config["evals"], trusted))
-    mesh = make_mesh(MeshConfig())
-    context = EvalContext(loaded.encoder, loaded.params, loaded.tokenizer, mesh)
-    return evaluators, context, {"model": model, "provenance": dict(loaded.provenance)}
+    subject = EvalModel(
+        encoder=trained.encoder,
+        params=trained.params,
+        objectives=trained.objectives,
+        tokenizer=trained.tokenizer,
+    )
+    context = EvalContext(subject, make_mesh(MeshConfig()))
+    return evaluators, context, {"model": model, "provenance": dict(trained.provenance)}
 
 
 if __name__ == "__main__":

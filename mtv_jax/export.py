@@ -7,8 +7,7 @@ Needs no accelerator and no PyTorch, whatever topology saved the checkpoint.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -26,58 +25,17 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; it is the run to export")
     workdir = pathlib.Path(_WORKDIR.value)
-    config = cli.run_config(_WORKDIR.value)
-    from mtv_jax.core.config import build, fingerprint, semantic
-    from mtv_jax.interop.save import Export, save_hf
-    from mtv_jax.models.encoder import Encoder
-    from mtv_jax.training.checkpoint import load_numpy, steps_in
+    from mtv_jax.assemble import open_run
+    from mtv_jax.interop.save import save_folder
 
-    _refuse_other_tokenizer(workdir, config["input"]["tokenizer"])
-    steps = steps_in(workdir)
-    if not steps and _STEP.value is None:
-        raise UserError(f"{workdir} has no checkpoint yet; train it first")
-    step = steps[-1] if _STEP.value is None else _STEP.value
-    params = load_numpy(workdir, step, ("params",))["params"]
-    scalars = _logit_scalars(params["heads"])
+    trained = open_run(workdir, step=_STEP.value, trusted=tuple(cli.TRUST_ROOT.value))
+    step, fingerprint = trained.provenance["step"], trained.provenance["fingerprint"]
     output = pathlib.Path(_OUTPUT.value or workdir / "export" / str(step))
-    save_hf(
-        output,
-        Export(
-            encoder=build(Encoder, config["model"], "model"),
-            params=params["backbone"],
-            logit_scale=float(scalars["logit_scale"]),
-            logit_bias=float(scalars["logit_bias"]),
-            tokenizer=config["input"]["tokenizer"],
-            title=f"{workdir.resolve().name} ({fingerprint(config)})",
-            numbers=_numbers(workdir, step),
-            provenance={
-                "step": step,
-                "fingerprint": fingerprint(config),
-                "config": semantic(config),  # without the paths of this machine
-            },
-        ),
-    )
+    title = f"{workdir.resolve().name} ({fingerprint})"
+    save_folder(output, trained, title=title, numbers=_numbers(workdir, step))
     print(f"wrote {output}")
     print(f"parity not run: check it with `python -m tools.export_check {output}` (needs PyTorch)")
     return 0
-
-
-def _refuse_other_tokenizer(workdir: pathlib.Path, path: str) -> None:
-    """A model is worth nothing with other ids than it was trained on."""
-    from input_pipeline.tokenizer import Tokenizer
-
-    recorded = workdir / "tokenizer.sha256"
-    if recorded.is_file() and Tokenizer(path, 2).sha256 != recorded.read_text().strip():
-        raise UserError(f"{path} is not the tokenizer that {workdir} was trained with; restore it")
-
-
-def _logit_scalars(heads: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "vl_logits" in heads:
-        return heads["vl_logits"]
-    raise UserError(
-        "this run has no image-text objective, so no logit scale and bias; a SigLIP folder needs "
-        "them: train with objectives.sigmoid_vl"
-    )
 
 
 def _numbers(workdir: pathlib.Path, step: int) -> dict[str, float]:

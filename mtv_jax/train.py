@@ -63,7 +63,8 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     from mtv_jax.training.checkpoint import Checkpointer
 
     system.open_data()
-    meaning = rundir.Meaning(config=system.config, tokenizer=system.tokenizer.sha256)
+    tokenizer = system.tokenizer.sha256 if system.tokenizer else ""
+    meaning = rundir.Meaning(config=system.config, tokenizer=tokenizer)
     rundir.open_rundir(workdir, meaning, allow_changed=_ALLOW.value)
     cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
     saver = Checkpointer(workdir, system.checkpoint)

@@ -23,7 +23,7 @@ from tools.data.progress import Progress
 from tools.data.sources import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
-    from mtv_jax.interop.loading import LoadedEncoder
+    from mtv_jax.interop.trained import TrainedEncoder
 
 
 @report_user_errors
@@ -66,7 +66,7 @@ def find_images(inputs: Sequence[str]) -> dict[str, pathlib.Path]:
 
 
 def extract(
-    encoder: "LoadedEncoder", files: dict[str, pathlib.Path], *, batch: int, tokens: bool
+    encoder: "TrainedEncoder", files: dict[str, pathlib.Path], *, batch: int, tokens: bool
 ) -> dict[str, np.ndarray]:
     """The arrays of the output file, in the order of `files`."""
     from mtv_jax.core.passes import Wants

@@ -37,11 +37,11 @@ def write_report(workdir: pathlib.Path, trusted: Sequence[str]) -> None:
     Raises:
         UserError: no run there, or a folder that cannot be written.
     """
-    from mtv_jax import cli
+    from mtv_jax.training.rundir import run_config
     from tools.reporting.page import render
     from tools.reporting.pictures import draw_gallery
 
-    config = cli.run_config(str(workdir))
+    config = run_config(workdir)
     print("restoring the model, drawing pictures", file=sys.stderr)
     gallery = draw_gallery(workdir, config, trusted)
     page = workdir / "report.html"

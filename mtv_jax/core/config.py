@@ -140,6 +140,13 @@ def resolve(
     return build(cls, {**values, **extra}, where)
 
 
+def spec_of(instance: Any) -> dict[str, Any]:
+    """The spec that `resolve` makes such an object of, as JSON values, its name left out."""
+    cls = type(instance)
+    values = {k: v for k, v in dataclasses.asdict(instance).items() if k != "name"}
+    return {"type": f"{cls.__module__}:{cls.__qualname__}", **plain(values)}
+
+
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type, or a `UserError`."""
     origin = typing.get_origin(hint)

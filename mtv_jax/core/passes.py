@@ -156,6 +156,11 @@ def needs_mask_token(plan: Plan) -> bool:
     return any(request.patch_mask and request.mask_mode == "replace" for request in plan)
 
 
+def needs_text_tower(plan: Plan) -> bool:
+    """Whether some pass reads texts."""
+    return any(request.tower == "text" for request in plan)
+
+
 def merge_plans(plans: Iterable[Plan]) -> dict[Pass, Wants]:
     """Union of what objectives want, in order of their pass ids (so order never matters)."""
     merged: dict[Pass, Wants] = {}

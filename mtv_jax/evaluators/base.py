@@ -17,15 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from input_pipeline import decode
 from input_pipeline.eval_set import EvalSet
 from input_pipeline.tokenizer import Tokenizer
-from mtv_jax.core.passes import Wants
+from mtv_jax.core.passes import Features, Wants
 from mtv_jax.dist.mesh import local_rows, put_batch, replicated
 from mtv_jax.models.encoder import Encoder
-from mtv_jax.objectives.base import LossOut
+from mtv_jax.objectives.base import LossOut, Objective, predict_maps
 
 _POOLED = Wants(pooled=True)
 HeldoutLosses = Callable[[EvalSet, int], Iterator[Mapping[str, LossOut]]]
@@ -70,81 +70,140 @@ class Evaluator(abc.ABC):
     def run(self, ctx: "EvalContext") -> dict[str, float]:
         """Numbers by name. A number `x` may come with its chance level as `x/chance`."""
 
-    def unavailable(self, ctx: "EvalContext") -> str:
+    def unavailable(self, model: "EvalModel") -> str:
         """Why it cannot run on this model ("" when it can), such as a head it does not have."""
-        del ctx
+        del model
         return ""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalModel:
+    """What is measured: a live state, a checkpoint or an exported folder.
+
+    Attributes:
+        encoder: the towers.
+        params: {"backbone": …, "heads": {name: …}}, on any sharding; an export has few heads.
+        objectives: those it was trained with, by name, as far as they are known.
+        tokenizer: for texts; None for a model without a text tower.
+        losses: `(data, batches)` → every objective's losses, when the model has all its heads.
+    """
+
+    encoder: Encoder
+    params: Mapping[str, PyTree]
+    objectives: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
+    losses: HeldoutLosses | None = None
+
+    def lacks_text(self) -> str:
+        """Why texts cannot be embedded; "" when they can."""
+        return "" if self.tokenizer else "the model has no text tower"
+
+    def lacks_maps(self, objective: str) -> str:
+        """Why an objective's maps cannot be predicted; "" when they can."""
+        if objective not in self.objectives:
+            return f"the model was not trained with an objective {objective!r}"
+        missing = self.objectives[objective].heads().keys() - self.params["heads"].keys()
+        return f"the model has no head {min(missing)!r}" if missing else ""
+
+
 class EvalContext:
-    """A model under evaluation: towers, parameters, and memoised features of data sets.
+    """A model under evaluation on some devices, with memoised features of data sets.
 
     Args:
-        encoder: the towers.
-        params: the backbone's parameters, on any sharding.
-        tokenizer: for texts.
+        model: what is measured.
         mesh: devices to use.
         batch_size: images at a time over all devices.
-        losses: `(data, batches)` → every objective's losses, when the model has its heads.
         poll: called between batches; tells the watchdog that something happens.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
-        params: PyTree,
-        tokenizer: Tokenizer,
+        model: EvalModel,
         mesh: Mesh,
         *,
         batch_size: int = 256,
-        losses: HeldoutLosses | None = None,
         poll: Callable[[], None] = lambda: None,
     ):
-        self.encoder, self.params, self.tokenizer = encoder, params, tokenizer
-        self.losses, self.poll = losses, poll
+        self.model, self.poll = model, poll
         self._mesh = mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._rows = local_rows(mesh, self._batch_size)
-        self._image_memo: dict[EvalSet, np.ndarray] = {}
+        self._memo: dict[tuple, Any] = {}
 
     def image_features(self, data: EvalSet) -> Float[np.ndarray, "b d"]:
         """Unit pooled vectors of a set's images, float32; embedded once."""
-        if data not in self._image_memo:
-            side = self.encoder.image_size
-            self._image_memo[data] = self._embed(
-                self._image_fn, lambda i: decode.resize_for_eval(data.image(i), side), len(data)
-            )
-        return self._image_memo[data]
+
+        def embed(params: PyTree, pixels: Array) -> Array:
+            return _unit(self.model.encoder.image(params["backbone"], pixels, _POOLED).pooled)
+
+        return self._remember(("pooled", data), lambda: self._all(embed, data))
+
+    def maps(self, data: EvalSet, objective: str) -> dict[str, Float[np.ndarray, "b h w *c"]]:
+        """An objective's predictions for whole images, `image_size` square; made once."""
+        head = self.model.objectives[objective]
+
+        def draw(params: PyTree, pixels: Array) -> dict[str, Array]:
+            return predict_maps(self.model.encoder, head, params, pixels)
+
+        return self._remember(("maps", data, objective), lambda: self._all(draw, data))
+
+    def batches(self, data: EvalSet, wants: Wants) -> Iterator[Features]:
+        """Features of a set's images in order, a batch at a time, as numpy; nothing is kept."""
+
+        def embed(params: PyTree, pixels: Array) -> Features:
+            return self.model.encoder.image(params["backbone"], pixels, wants)
+
+        return self._map(self._on_images(embed), self._reader(data), len(data))
 
     def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]:
         """Unit pooled vectors of texts, float32."""
-        return self._embed(self._text_fn, lambda i: self.tokenizer.encode(texts[i]), len(texts))
+        tokenizer = self.model.tokenizer
+        assert tokenizer is not None
+        parts = self._map(self._text_fn, lambda i: tokenizer.encode(texts[i]), len(texts))
+        return np.concatenate([*parts])
 
-    def _embed(self, fn: Callable, read: Callable[[int], np.ndarray], count: int) -> np.ndarray:
+    def _remember(self, key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def _all(self, fn: Callable, data: EvalSet) -> Any:
+        """`fn(params, pixels)` over a whole set."""
+        parts = self._map(self._on_images(fn), self._reader(data), len(data))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def _reader(self, data: EvalSet) -> Callable[[int], np.ndarray]:
+        side = self.model.encoder.image_size
+        return lambda row: decode.resize_for_eval(data.image(row), side)
+
+    def _map(self, fn: Callable, read: Callable[[int], np.ndarray], count: int) -> Iterator[Any]:
         """`fn` over rows 0 … count-1 in padded batches; the padding is cut off again."""
-        parts = []
         for start in range(0, count, self._batch_size):
             self.poll()
             mine = [read(min(start + row, count - 1)) for row in self._rows]
             batch = put_batch(self._mesh, self._batch_size, {"x": np.stack(mine)})["x"]
             with jax.set_mesh(self._mesh):
-                parts.append(np.asarray(fn(self.params, batch)))
-        return np.concatenate(parts)[:count]
+                out = fn(self.model.params, batch)
+            yield jax.tree.map(functools.partial(_first, count - start), out)
 
-    @functools.cached_property
-    def _image_fn(self) -> Callable:
-        def embed(params: PyTree, pixels: Any) -> Any:
-            scaled = pixels.astype(jnp.float32) / 127.5 - 1.0
-            return _unit(self.encoder.image(params, scaled, _POOLED).pooled)
+    def _on_images(self, fn: Callable) -> Callable:
+        """`fn` compiled for uint8 images."""
 
-        return jax.jit(embed, out_shardings=replicated(self._mesh))
+        def run(params: PyTree, images: Array) -> Any:
+            return fn(params, images.astype(jnp.float32) / 127.5 - 1.0)
+
+        return jax.jit(run, out_shardings=replicated(self._mesh))
 
     @functools.cached_property
     def _text_fn(self) -> Callable:
-        def embed(params: PyTree, ids: Any) -> Any:
-            return _unit(self.encoder.text(params, ids, _POOLED).pooled)
+        def embed(params: PyTree, ids: Array) -> Array:
+            return _unit(self.model.encoder.text(params["backbone"], ids, _POOLED).pooled)
 
         return jax.jit(embed, out_shardings=replicated(self._mesh))
+
+
+def _first(count: int, rows: Array) -> np.ndarray:
+    return np.asarray(rows)[:count]
 
 
 def _unit(x: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import numpy as np
 
 from mtv_jax.core.config import at_least
-from mtv_jax.evaluators.base import EvalContext, Evaluator
+from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,14 @@ class HeldoutLoss(Evaluator):
         for name in columns:
             self.data.require(name)
 
-    def unavailable(self, ctx: EvalContext) -> str:
-        return "" if ctx.losses else "an exported model has no objectives"
+    def unavailable(self, model: EvalModel) -> str:
+        return "" if model.losses else "an exported model lacks most heads of its objectives"
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
-        assert ctx.losses is not None
+        losses_of = ctx.model.losses
+        assert losses_of is not None
         sums: dict[str, list[float]] = {}
-        for losses in itertools.islice(ctx.losses(self.data, self.batches), self.batches):
+        for losses in itertools.islice(losses_of(self.data, self.batches), self.batches):
             ctx.poll()
             for name, out in losses.items():
                 sums.setdefault(name, []).append(float(out.loss))

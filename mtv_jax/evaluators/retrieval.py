@@ -8,7 +8,7 @@ import numpy as np
 
 from input_pipeline.tokenizer import canonicalize
 from mtv_jax.core.errors import UserError
-from mtv_jax.evaluators.base import EvalContext, Evaluator
+from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,9 @@ class Retrieval(Evaluator):
     def check(self, columns: Collection[str]) -> None:
         super().check(columns)
         self.distinct()
+
+    def unavailable(self, model: EvalModel) -> str:
+        return model.lacks_text()
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         rows, captions = self.distinct()

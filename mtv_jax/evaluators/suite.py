@@ -17,7 +17,7 @@ def run_suite(evaluators: Iterable[Evaluator], ctx: EvalContext) -> dict[str, Nu
     """Numbers by evaluator; one that cannot run on this model says why and is left out."""
     results: dict[str, Numbers] = {}
     for evaluator in evaluators:
-        if reason := evaluator.unavailable(ctx):
+        if reason := evaluator.unavailable(ctx.model):
             print(f"{evaluator.name}: unavailable ({reason})", flush=True)
             continue
         started = time.perf_counter()

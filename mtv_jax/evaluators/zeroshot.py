@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 
 from input_pipeline.eval_set import EvalSet
 from mtv_jax.core.errors import UserError
-from mtv_jax.evaluators.base import EvalContext, Evaluator
+from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,9 @@ class ZeroShot(Evaluator):
         super().check(columns)
         self.class_names()
         self.labels()
+
+    def unavailable(self, model: EvalModel) -> str:
+        return model.lacks_text()
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         scores, labels = self.scores(ctx), self.labels()

@@ -5,10 +5,10 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtv_jax.interop.loading import LoadedEncoder
+    from mtv_jax.interop.trained import TrainedEncoder
 
 
-def load(directory: str | os.PathLike[str]) -> "LoadedEncoder":
+def load(directory: str | os.PathLike[str]) -> "TrainedEncoder":
     """The encoder in a folder that `mtv_jax.export` wrote; see `interop/loading.py`."""
     from mtv_jax.interop.loading import load_folder
 

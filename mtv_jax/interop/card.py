@@ -3,22 +3,19 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
-from mtv_jax.models.encoder import Encoder
+from mtv_jax.interop.trained import TrainedEncoder
 
 _TEMPLATE = """\
 ---
 library_name: transformers
-pipeline_tag: zero-shot-image-classification
+pipeline_tag: {pipeline}
 tags: [siglip, vision, jax]
 ---
 
 # {title}
 
-A pair of image and text towers in SigLIP's architecture: {image_tower} image tower at
-{image_size} pixels (patches of {patch_size}, {embed_dim} wide), {text_tower} text tower of
-{text_length} tokens. Trained with mtv_jax (multi-task vision pretraining in JAX).
+{towers} Trained with mtv_jax (multi-task vision pretraining in JAX).
 
 ## Numbers
 
@@ -26,20 +23,11 @@ A pair of image and text towers in SigLIP's architecture: {image_tower} image to
 
 ## Use
 
-PyTorch, with `pip install torch transformers sentencepiece protobuf pillow`:
+PyTorch, with `pip install torch transformers {packages}`:
 
 ```python
-from transformers import AutoModel, AutoProcessor
-
-model, processor = AutoModel.from_pretrained(DIR), AutoProcessor.from_pretrained(DIR)
-inputs = processor(
-    text=["a photo of a cat"], images=[image], return_tensors="pt",
-    padding="max_length", truncation=True,
-)
-logits = model(**inputs).logits_per_image
+{torch}
 ```
-
-Padding to the full length is not optional: the text tower pools at the last slot.
 
 JAX, with mtv_jax:
 
@@ -47,7 +35,7 @@ JAX, with mtv_jax:
 import mtv_jax.interop
 
 encoder = mtv_jax.interop.load(DIR)
-logits = encoder.logits([image], ["a photo of a cat"])
+{jax}
 ```
 
 ## Preprocessing
@@ -56,14 +44,11 @@ logits = encoder.logits([image], ["a photo of a cat"])
 {preprocessing}
 ```
 
-Where transformers differs: it deletes underscores where training turned them into spaces; it
-reads "</s>" and "<unk>" inside a text as special tokens; with torchvision installed it resizes
-with torchvision instead of Pillow, up to rounding; at other resolutions
-(`interpolate_pos_encoding`) it resamples position embeddings with a = -0.75, we with a = -0.5.
-
+{differences}
+{heads}
 ## Files
 
-`model.safetensors` (float32), `config.json`, processor and tokenizer files: as transformers reads
+`model.safetensors` (float32), `config.json` and the other configs{tokenizer}: as transformers reads
 them. `mtv.json`: the model for mtv_jax, preprocessing, provenance. `golden.npz`: fixed inputs and
 our outputs on them. `parity.json`: whether both implementations were compared, and how they agree.
 
@@ -74,27 +59,86 @@ our outputs on them. `parity.json`: whether both implementations were compared, 
 ```
 """
 
+_BOTH = {
+    "pipeline": "zero-shot-image-classification",
+    "towers": "A pair of image and text towers in SigLIP's architecture: {image}, {text_tower} "
+    "text tower of {text_length} tokens.",
+    "packages": "sentencepiece protobuf pillow",
+    "torch": """\
+from transformers import AutoModel, AutoProcessor
 
-def model_card(
-    encoder: Encoder,
-    *,
-    title: str,
-    numbers: Mapping[str, float],
-    preprocessing: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-) -> str:
+model, processor = AutoModel.from_pretrained(DIR), AutoProcessor.from_pretrained(DIR)
+inputs = processor(
+    text=["a photo of a cat"], images=[image], return_tensors="pt",
+    padding="max_length", truncation=True,
+)
+logits = model(**inputs).logits_per_image  # padding to the full length is not optional:
+# the text tower pools at the last slot""",
+    "jax": 'logits = encoder.logits([image], ["a photo of a cat"])',
+    "differences": """\
+Where transformers differs: it deletes underscores where training turned them into spaces; it
+reads "</s>" and "<unk>" inside a text as special tokens; with torchvision installed it resizes
+with torchvision instead of Pillow, up to rounding; at other resolutions
+(`interpolate_pos_encoding`) it resamples position embeddings with a = -0.75, we with a = -0.5.
+""",
+    "tokenizer": " and tokenizer files",
+}
+_IMAGE_ONLY = {
+    "pipeline": "image-feature-extraction",
+    "towers": "An image tower in SigLIP's architecture: {image}. There is no text tower.",
+    "packages": "pillow",
+    "torch": """\
+from transformers import AutoImageProcessor, SiglipVisionModel
+
+model = SiglipVisionModel.from_pretrained(DIR)
+inputs = AutoImageProcessor.from_pretrained(DIR)([image], return_tensors="pt")
+vector = model(**inputs).pooler_output""",
+    "jax": "vectors = encoder.image_features([image])",
+    "differences": """\
+Where transformers differs: with torchvision installed it resizes with torchvision instead of
+Pillow, up to rounding; at other resolutions (`interpolate_pos_encoding`) it resamples position
+embeddings with a = -0.75, we with a = -0.5.
+""",
+    "tokenizer": "",
+}
+
+_HEADS = """\
+
+## Heads
+
+`heads.safetensors` (float32) holds the heads of: {objectives}. Keys are `HEAD/LAYER/…/kernel` and
+`…/bias`; a dense kernel is [in, out], a convolution's [height, width, in, out] over channels-last
+input, a transposed convolution's whose stride is its kernel [in, height, width, out]. `mtv.json`
+has their settings under "objectives"; the class that each names documents what it computes.
+`golden.npz` has their outputs. `encoder.maps([image])` predicts: {maps}.
+"""
+
+
+def model_card(trained: TrainedEncoder, *, title: str, numbers: Mapping[str, float]) -> str:
     """README.md of an exported folder."""
+    encoder = trained.encoder
+    words = _BOTH if encoder.has_text_tower else _IMAGE_ONLY
+    image = (
+        f"{encoder.image_tower} image tower at {encoder.image_size} pixels (patches of "
+        f"{encoder.patch_size}, {encoder.embed_dim} wide)"
+    )
+    towers = words["towers"].format(
+        image=image, text_tower=encoder.text_tower, text_length=encoder.text_length
+    )
     rows = [f"| {name} | {value:.4g} |" for name, value in numbers.items()]
     table = "\n".join(["| measure | value |", "|---|---|", *rows])
     return _TEMPLATE.format(
+        **{**words, "towers": towers},
         title=title,
-        image_tower=encoder.image_tower,
-        text_tower=encoder.text_tower,
-        image_size=encoder.image_size,
-        patch_size=encoder.patch_size,
-        embed_dim=encoder.embed_dim,
-        text_length=encoder.text_length,
         numbers=table if rows else "None were given to the export.",
-        preprocessing=json.dumps(preprocessing, indent=2, ensure_ascii=False),
-        provenance=json.dumps(provenance, indent=2, ensure_ascii=False),
+        preprocessing=json.dumps(trained.preprocessing, indent=2, ensure_ascii=False),
+        heads=_describe_heads(trained),
+        provenance=json.dumps(dict(trained.provenance), indent=2, ensure_ascii=False),
     )
+
+
+def _describe_heads(trained: TrainedEncoder) -> str:
+    if not trained.objectives:
+        return ""
+    maps = [f"`{name}/{key}`" for name in trained.objectives for key in trained.map_names(name)]
+    return _HEADS.format(objectives=", ".join(trained.objectives), maps=", ".join(maps))

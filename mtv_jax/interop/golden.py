@@ -7,15 +7,13 @@ embeddings and logits.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
 
-from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core.passes import Wants
 from mtv_jax.interop.preprocessing import squash, to_pixels
-from mtv_jax.models.encoder import Encoder
+from mtv_jax.interop.trained import TrainedEncoder, match_logits, unit
 
 FILE = "golden.npz"
 
@@ -42,55 +40,34 @@ def golden_images() -> list[np.ndarray]:
     return images
 
 
-def golden_arrays(
-    encoder: Encoder, params: Mapping[str, Any], tokenizer: Tokenizer
-) -> dict[str, np.ndarray]:
+def golden_arrays(trained: TrainedEncoder) -> dict[str, np.ndarray]:
     """Inputs and outputs by name.
 
-    image_0, …: uint8 [h, w, 3]; texts [t] str; resized: uint8 [i, size, size, 3]; ids: int32
-    [t, length]; image_embeds [i, d] and text_embeds [t, d], of unit norm; logits_per_image [i, t].
-
-    Args:
-        encoder: any compute dtype; outputs are computed in float32.
-        params: `{"image": …, "text": …, "logit_scale": …, "logit_bias": …}`.
-        tokenizer: the model's.
+    image_0, …: uint8 [h, w, 3]; resized: uint8 [i, size, size, 3]; image_embeds [i, d] of unit
+    norm; "objective/map" [i, size, size]: what the heads predict. With a text tower also texts [t]
+    str; ids: int32 [t, length]; text_embeds [t, d] of unit norm; logits_per_image [i, t].
     """
     images = golden_images()
-    resized = squash(images, encoder.image_size)
-    ids = np.stack([tokenizer.encode(text) for text in TEXTS])
-    return {
-        **{f"image_{index}": image for index, image in enumerate(images)},
-        "texts": np.array(TEXTS),
-        "resized": resized,
-        "ids": ids,
-        **embed(encoder, params, to_pixels(resized), ids),
-    }
+    arrays = {f"image_{index}": image for index, image in enumerate(images)}
+    arrays["resized"] = squash(images, trained.encoder.image_size)
+    if trained.tokenizer:
+        arrays["texts"] = np.array(TEXTS)
+        arrays["ids"] = np.stack([trained.tokenizer.encode(text) for text in TEXTS])
+    return arrays | golden_outputs(trained, arrays)
 
 
-def embed(
-    encoder: Encoder, params: Mapping[str, Any], pixels: np.ndarray, ids: np.ndarray
+def golden_outputs(
+    trained: TrainedEncoder, inputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Unit embeddings and logits, float32, under the names that transformers gives them."""
-    encoder = dataclasses.replace(encoder, dtype="float32", attn_impl="xla")
-    wants = Wants(pooled=True)
-
-    @jax.jit
-    def towers(params: Mapping[str, Any], pixels: jax.Array, ids: jax.Array) -> Any:
-        image, text = encoder.image(params, pixels, wants), encoder.text(params, ids, wants)
-        return image.pooled, text.pooled
-
+    """Outputs on "resized" and "ids" in float32, under the names that transformers gives them."""
+    exact = dataclasses.replace(trained.encoder, dtype="float32", attn_impl="xla")
+    trained = dataclasses.replace(trained, encoder=exact)
+    wants, pixels = Wants(pooled=True), to_pixels(inputs["resized"])
     with jax.default_matmul_precision("highest"):
-        image, text = (unit(np.asarray(pooled)) for pooled in towers(params, pixels, ids))
-    scale, bias = float(params["logit_scale"]), float(params["logit_bias"])
-    logits = match_logits(image, text, scale=scale, bias=bias)
-    return {"image_embeds": image, "text_embeds": text, "logits_per_image": logits}
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows scaled to unit norm."""
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def match_logits(image: np.ndarray, text: np.ndarray, *, scale: float, bias: float) -> np.ndarray:
-    """[i, t] logits of unit embeddings; `scale` is the log of the factor."""
-    return np.exp(np.float32(scale)) * (image @ text.T) + np.float32(bias)
+        image = unit(np.asarray(trained.encode_image(pixels, wants).pooled))
+        outputs = {"image_embeds": image, **trained.maps([*inputs["resized"]])}
+        if "ids" not in inputs:
+            return outputs
+        text = unit(np.asarray(trained.encode_ids(inputs["ids"])))
+    logits = match_logits(image, text, **trained.logit_scalars)
+    return outputs | {"text_embeds": text, "logits_per_image": logits}

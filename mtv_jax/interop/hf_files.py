@@ -16,16 +16,30 @@ _SPECIAL_TOKENS = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>
 
 def hf_files(encoder: Encoder) -> dict[str, dict[str, Any]]:
     """File name → content."""
+    files = {"config.json": model_config(encoder)}
+    processor = image_processor_config(encoder)
+    if not encoder.has_text_tower:
+        return {**files, "preprocessor_config.json": processor}
     return {
-        "config.json": model_config(encoder),
-        "preprocessor_config.json": image_processor_config(encoder),
+        **files,
+        "preprocessor_config.json": {**processor, "processor_class": "SiglipProcessor"},
         "tokenizer_config.json": tokenizer_config(encoder),
         "special_tokens_map.json": dict(_SPECIAL_TOKENS),
     }
 
 
 def model_config(encoder: Encoder) -> dict[str, Any]:
-    """Of `SiglipModel`."""
+    """Of `SiglipModel`, or of `SiglipVisionModel` without a text tower."""
+    vision = {
+        "model_type": "siglip_vision_model",
+        "image_size": encoder.image_size,
+        "patch_size": encoder.patch_size,
+        "num_channels": 3,
+        "vision_use_head": True,
+        **_dimensions(encoder.image_dims),
+    }
+    if not encoder.has_text_tower:
+        return {**vision, "architectures": ["SiglipVisionModel"], "dtype": "float32"}
     text = {
         "model_type": "siglip_text_model",
         "vocab_size": encoder.vocab_size,
@@ -35,14 +49,6 @@ def model_config(encoder: Encoder) -> dict[str, Any]:
         "bos_token_id": EOS,  # there is none; the default lies outside small vocabularies
         "eos_token_id": EOS,
         **_dimensions(encoder.text_dims),
-    }
-    vision = {
-        "model_type": "siglip_vision_model",
-        "image_size": encoder.image_size,
-        "patch_size": encoder.patch_size,
-        "num_channels": 3,
-        "vision_use_head": True,
-        **_dimensions(encoder.image_dims),
     }
     return {
         "model_type": "siglip",
@@ -57,7 +63,6 @@ def image_processor_config(encoder: Encoder) -> dict[str, Any]:
     """Of `SiglipImageProcessor`: squash to a square, then [-1, 1]."""
     return {
         "image_processor_type": "SiglipImageProcessor",
-        "processor_class": "SiglipProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"height": encoder.image_size, "width": encoder.image_size},

@@ -140,20 +140,34 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        _insert(tree, path, leaf)
+    return tree
+
+
+def _rows_of(tree: Mapping[str, Any]) -> list[Row]:
+    """The rows of the towers and scalars that a tree has."""
+    return [row for row in ROWS if row.ours.split("/")[0] in tree]
+
+
 def to_hf(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Our parameters as theirs, float32 and C-contiguous.
 
     Args:
-        params: `{"image": …, "text": …, "logit_scale": …, "logit_bias": …}`.
+        params: `{"image": …, "text": …, "logit_scale": …, "logit_bias": …}`, or `{"image": …}`.
 
     Raises:
         ValueError: a parameter without a row, or a row without its parameter.
     """
     ours = {path: leaf for path, leaf in flatten(params) if path not in NOT_EXPORTED}
-    if unmatched := ours.keys() ^ {row.ours for row in ROWS}:
+    rows = _rows_of(params)
+    if unmatched := ours.keys() ^ {row.ours for row in rows}:
         raise ValueError(f"parameters and the name map differ in {sorted(unmatched)}")
     parts: dict[str, dict[int, np.ndarray]] = {}
-    for row in ROWS:
+    for row in rows:
         array = np.asarray(ours[row.ours], np.float32)
         for layer, item in enumerate(array if row.stacked else [array]):
             key = row.theirs.format(layer=layer)
@@ -179,7 +193,7 @@ def from_hf(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, Any]) -> dic
     wanted = {path: leaf.shape for path, leaf in flatten(shapes)}
     unread = set(tensors)
     tree: dict[str, Any] = {}
-    for row in ROWS:
+    for row in _rows_of(shapes):
         shape = wanted.pop(row.ours)
         num_layers = shape[0] if row.stacked else 1
         keys = [row.theirs.format(layer=layer) for layer in range(num_layers)]

@@ -24,13 +24,18 @@ ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]  # arrays are uint
 _ORIENTATION = 0x0112  # an EXIF tag
 
 
-def preprocessing_spec(encoder: Encoder, tokenizer: Tokenizer) -> dict[str, Any]:
+def preprocessing_spec(encoder: Encoder, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """What happens to images and texts before the towers, as JSON values."""
-    return {
+    images = {
         "image_size": encoder.image_size,
         "image_fit": "squash to a square",
         "image_resize": "Pillow BICUBIC (antialiased, a = -0.5) on uint8",
         "image_range": [-1.0, 1.0],
+    }
+    if tokenizer is None:
+        return images
+    return {
+        **images,
         "text_length": encoder.text_length,
         "text_canonical": "underscores to spaces, ASCII punctuation removed, lower case, "
         "white space collapsed",

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a trained encoder as a folder that transformers opens as a SigLIP model, without torch.
 
+Without a text tower it is a `SiglipVisionModel`. Heads that predict something lie beside the
+weights in our own names and layouts (`heads.safetensors`, described in the model card).
 Beside transformers' files it holds what loads the same encoder back into JAX (`mtv.json`), our
 outputs on fixed inputs (`golden.npz`), and the state of the comparison with PyTorch
 (`parity.json`, which `tools.export_check` fills).
@@ -18,78 +20,58 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from input_pipeline.tokenizer import Tokenizer
+from mtv_jax.core.config import spec_of
 from mtv_jax.core.errors import UserError
 from mtv_jax.interop import golden, name_map
 from mtv_jax.interop.card import model_card
 from mtv_jax.interop.hf_files import TOKENIZER_MODEL, hf_files
-from mtv_jax.interop.preprocessing import preprocessing_spec
-from mtv_jax.models.encoder import Encoder
+from mtv_jax.interop.trained import LOGITS_HEAD, TrainedEncoder
 
 MODEL_FILE = "mtv.json"
 PARITY_FILE = "parity.json"
 WEIGHTS_FILE = "model.safetensors"
-FORMAT = 1
+HEADS_FILE = "heads.safetensors"
+FORMAT = 2
 TOLERANCE = 1e-4  # of float32 embeddings and logits, ours against theirs
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
-    """What is exported.
-
-    Attributes:
-        encoder: the model.
-        params: `{"image": …, "text": …}`, arrays of JAX or NumPy.
-        logit_scale: log of the temperature factor.
-        logit_bias: added to the logits.
-        tokenizer: path of the SentencePiece model.
-        title: heading of the model card.
-        numbers: measures to state in the model card.
-        provenance: JSON values that travel along: run, step, config, data.
-    """
-
-    encoder: Encoder
-    params: Mapping[str, Any]
-    logit_scale: float
-    logit_bias: float
-    tokenizer: str
-    title: str = "SigLIP encoder"
-    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def save_hf(directory: str | os.PathLike[str], export: Export) -> None:
+def save_folder(
+    directory: str | os.PathLike[str],
+    trained: TrainedEncoder,
+    *,
+    title: str = "SigLIP encoder",
+    numbers: Mapping[str, float] | None = None,
+) -> None:
     """Writes the folder; files of an earlier export are replaced.
 
     `mtv.json` goes first and comes back last, so an export that was killed does not load.
 
+    Args:
+        directory: made when absent.
+        trained: the encoder; of its heads those go along that a prediction needs.
+        title: heading of the model card.
+        numbers: measures to state in the model card.
+
     Raises:
-        UserError: a model that SiglipModel cannot express, a tokenizer that does not fit it, or a
+        UserError: a model that transformers cannot express, a tokenizer that does not fit it, or a
             folder that cannot be written.
     """
-    encoder = export.encoder
-    tokenizer = Tokenizer(export.tokenizer, encoder.text_length)
-    _check_exportable(encoder, tokenizer)
-    spec = preprocessing_spec(encoder, tokenizer)
+    encoder, tokenizer = trained.encoder, trained.tokenizer
+    _check_exportable(trained)
     root = _prepare(pathlib.Path(directory))
-    params = {
-        "image": export.params["image"],
-        "text": export.params["text"],
-        "logit_scale": np.float32(export.logit_scale),
-        "logit_bias": np.float32(export.logit_bias),
-    }
-    _write_weights(root / WEIGHTS_FILE, name_map.to_hf(params))
+    heads = {name: trained.params["heads"][name] for name in _predicting_heads(trained)}
+    backbone = trained.params["backbone"]
+    logits = trained.params["heads"][LOGITS_HEAD] if encoder.has_text_tower else {}
+    _write_weights(root / WEIGHTS_FILE, name_map.to_hf({**backbone, **logits}))
+    if heads:
+        flat = {key: np.ascontiguousarray(x, np.float32) for key, x in name_map.flatten(heads)}
+        _write_weights(root / HEADS_FILE, flat)
     for name, content in hf_files(encoder).items():
         _write_json(root / name, content)
-    shutil.copyfile(export.tokenizer, root / TOKENIZER_MODEL)
-    np.savez_compressed(root / golden.FILE, **golden.golden_arrays(encoder, params, tokenizer))
-    card = model_card(
-        encoder,
-        title=export.title,
-        numbers=export.numbers,
-        preprocessing=spec,
-        provenance=export.provenance,
-    )
+    if tokenizer:
+        shutil.copyfile(tokenizer.path, root / TOKENIZER_MODEL)
+    np.savez_compressed(root / golden.FILE, **golden.golden_arrays(trained))
+    card = model_card(trained, title=title, numbers=numbers or {})
     (root / "README.md").write_text(card, encoding="utf-8")
     remedy = "python -m tools.export_check compares this folder with PyTorch"
     _write_json(root / PARITY_FILE, {"status": "parity not run", "remedy": remedy})
@@ -98,19 +80,30 @@ def save_hf(directory: str | os.PathLike[str], export: Export) -> None:
         {
             "format": FORMAT,
             "encoder": dataclasses.asdict(dataclasses.replace(encoder, has_mask_token=False)),
-            "preprocessing": spec,
-            "provenance": dict(export.provenance),
+            "objectives": {name: spec_of(o) for name, o in trained.objectives.items()},
+            "preprocessing": trained.preprocessing,
+            "provenance": dict(trained.provenance),
         },
     )
 
 
-def _check_exportable(encoder: Encoder, tokenizer: Tokenizer) -> None:
+def _predicting_heads(trained: TrainedEncoder) -> list[str]:
+    return sorted({name for o in trained.objectives.values() for name in o.heads()})
+
+
+def _check_exportable(trained: TrainedEncoder) -> None:
+    encoder, tokenizer = trained.encoder, trained.tokenizer
     if encoder.pooling != "map":
         raise UserError(
             f"SiglipModel pools by attention, this model by {encoder.pooling}; "
             "only model.pooling=map can be exported"
         )
-    if tokenizer.vocab_size > encoder.vocab_size:
+    if encoder.has_text_tower and LOGITS_HEAD not in trained.params["heads"]:
+        raise UserError(
+            "the model has a text tower but no logit scale and bias, which a SigLIP folder needs; "
+            "train with objectives.sigmoid_vl"
+        )
+    if tokenizer and tokenizer.vocab_size > encoder.vocab_size:
         raise UserError(
             f"{tokenizer.path} has {tokenizer.vocab_size} ids, the model embeds "
             f"{encoder.vocab_size}; give the tokenizer that the model was trained with"
@@ -120,7 +113,8 @@ def _check_exportable(encoder: Encoder, tokenizer: Tokenizer) -> None:
 def _prepare(root: pathlib.Path) -> pathlib.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        (root / MODEL_FILE).unlink(missing_ok=True)
+        for name in (MODEL_FILE, HEADS_FILE):
+            (root / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write the export to {root}: {error}") from error
     return root

@@ -39,6 +39,7 @@ class Encoder:
         text_length: longest text, in ids.
         pooling: of the image tower, see `ImageTower`.
         has_mask_token: whether masked patches can be replaced.
+        has_text_tower: without one there are no parameters under "text".
         dtype: compute dtype.
         remat: what the backward pass recomputes, see `Compute`.
         scan_unroll: blocks per iteration of the loop over layers.
@@ -56,6 +57,7 @@ class Encoder:
     text_length: int = at_least(2, 64)
     pooling: Pooling = "map"
     has_mask_token: bool = False
+    has_text_tower: bool = True
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     remat: Remat = "none"
     scan_unroll: int = at_least(1, 1)
@@ -90,16 +92,17 @@ class Encoder:
         return self.image_size // self.patch_size
 
     def init(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh parameters of both towers."""
+        """Fresh parameters of the towers."""
         image_key, text_key = jax.random.split(key)
         everything = Wants(pooled=True)
         pixels = jnp.zeros((1, self.image_size, self.image_size, 3))
-        ids = jnp.ones((1, self.text_length), jnp.int32)
-        positions = range(self.text_length)
-        return {
-            "image": self._image.init(image_key, pixels, wants=everything)["params"],
-            "text": self._text.init(text_key, ids, positions=positions, wants=everything)["params"],
-        }
+        params = {"image": self._image.init(image_key, pixels, wants=everything)["params"]}
+        if self.has_text_tower:
+            ids = jnp.ones((1, self.text_length), jnp.int32)
+            positions = range(self.text_length)
+            text = self._text.init(text_key, ids, positions=positions, wants=everything)
+            params["text"] = text["params"]
+        return params
 
     def image(
         self,

@@ -19,16 +19,21 @@ from jaxtyping import Array, Float
 _INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def _conv(features: int, size: int, name: str, *, stride: int = 1, bias: bool = True) -> nn.Conv:
+def _conv3(features: int, name: str, *, stride: int = 1, bias: bool = True) -> nn.Conv:
     return nn.Conv(
         features,
-        (size, size),
+        (3, 3),
         strides=stride,
-        padding=size // 2,
+        padding=1,
         use_bias=bias,
         kernel_init=_INIT,
         name=name,
     )
+
+
+def _conv1(features: int, name: str) -> nn.Dense:
+    """1 × 1, as a matrix product: as a convolution its gradient is slow on CPUs."""
+    return nn.Dense(features, kernel_init=_INIT, name=name)
 
 
 def _upsample(x: Float[Array, "b h w c"], height: int, width: int) -> Float[Array, "b h2 w2 c"]:
@@ -58,8 +63,8 @@ class ResidualConvs(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w f"]) -> Float[Array, "b h w f"]:
-        out = _conv(x.shape[-1], 3, "conv1")(nn.relu(x))
-        return x + _conv(x.shape[-1], 3, "conv2")(nn.relu(out))
+        out = _conv3(x.shape[-1], "conv1")(nn.relu(x))
+        return x + _conv3(x.shape[-1], "conv2")(nn.relu(out))
 
 
 class DPT(nn.Module):
@@ -85,20 +90,20 @@ class DPT(nn.Module):
             if x is not None:  # the coarsest level has nothing to add to
                 lateral = x + ResidualConvs(name=f"lateral_residual{level}")(lateral)
             x = ResidualConvs(name=f"residual{level}")(lateral)
-            x = _conv(self.features, 1, f"fuse{level}")(x)
+            x = _conv1(self.features, f"fuse{level}")(x)
             shape = laterals[level - 1].shape if level else (0, 2 * x.shape[1], 2 * x.shape[2])
             x = _upsample(x, shape[1], shape[2])
         assert x is not None
-        x = _upsample(_conv(self.features // 2, 3, "out1")(x), size, size)
-        x = nn.relu(_conv(32, 3, "out2")(x))
-        return _conv(1, 1, "out3")(x)[..., 0]
+        x = _upsample(_conv3(self.features // 2, "out1")(x), size, size)
+        x = nn.relu(_conv3(32, "out2")(x))
+        return _conv1(1, "out3")(x)[..., 0]
 
     def _lateral(self, level: int, tap: Float[Array, "b n d"], grid: int) -> Array:
         """Tap `level` at 4, 2, 1 or 1/2 times the patch grid, `features` wide."""
         x = tap.astype(jnp.float32).reshape(tap.shape[0], grid, grid, tap.shape[-1])
-        x = _conv(self.channels[level], 1, f"project{level}")(x)
+        x = _conv1(self.channels[level], f"project{level}")(x)
         if level < 2:
             x = Unfold(factor=(4, 2)[level], name=f"resize{level}")(x)
         elif level == 3:
-            x = _conv(self.channels[level], 3, f"resize{level}", stride=2)(x)
-        return _conv(self.features, 3, f"lateral{level}", bias=False)(x)
+            x = _conv3(self.channels[level], f"resize{level}", stride=2)(x)
+        return _conv3(self.features, f"lateral{level}", bias=False)(x)

@@ -9,6 +9,7 @@ valid counts, centres and groups are those of the full batch whatever the micro-
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,10 +18,20 @@ import jax
 from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped
 
 from mtv_jax.core.fields import Field
-from mtv_jax.core.passes import Features, Pass, Plan
+from mtv_jax.core.passes import Features, Pass, Plan, Wants
+from mtv_jax.models.encoder import Encoder
 from mtv_jax.views.batch import Batch
 
 Heads = Mapping[str, Callable[..., Any]]
+
+
+def bind_heads(modules: Mapping[str, nn.Module], params: Mapping[str, PyTree]) -> Heads:
+    """The modules that have parameters, as functions of their inputs."""
+    return {
+        name: functools.partial(module.apply, {"params": params[name]})
+        for name, module in modules.items()
+        if name in params
+    }
 
 
 @jax.tree_util.register_dataclass
@@ -126,6 +137,20 @@ class Objective(abc.ABC):
         """Samples whose rows must stay together in `derive` and `project`; 1: none."""
         return 1
 
+    def predicts(self) -> Wants:
+        """What `predict` reads of the image tower; nothing when there is nothing to predict."""
+        return Wants()
+
+    def predict(
+        self, image: Features, heads: Heads, *, grid: int, size: int
+    ) -> dict[str, Float[Array, "b h w *c"]]:
+        """Maps by name of whole images, `size` pixels square, from features on a `grid` of patches.
+
+        An objective that predicts takes its heads along when a model is exported.
+        """
+        del image, heads, grid, size
+        return {}
+
     @abc.abstractmethod
     def project(self, ctx: Context) -> Outputs:
         """From features to what the loss compares, per sample."""
@@ -133,3 +158,20 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
         """The whole global batch's loss, float32."""
+
+
+def predict_maps(
+    encoder: Encoder, objective: Objective, params: PyTree, pixels: Float[Array, "b h w 3"]
+) -> dict[str, Float[Array, "b h w *c"]]:
+    """An objective's maps of square images in [-1, 1].
+
+    Args:
+        encoder: the towers.
+        objective: whose heads predict.
+        params: {"backbone": …, "heads": {name: …}} with that objective's heads.
+        pixels: of any size that the patch size divides.
+    """
+    size = pixels.shape[-2]
+    image = encoder.image(params["backbone"], pixels, objective.predicts())
+    heads = bind_heads(objective.heads(), params["heads"])
+    return objective.predict(image, heads, grid=size // encoder.patch_size, size=size)

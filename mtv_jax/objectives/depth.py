@@ -23,10 +23,10 @@ from jaxtyping import Array, Float
 from mtv_jax.core.config import at_least
 from mtv_jax.core.fields import DEPTH, IMAGE, Field
 from mtv_jax.core.masking import masked_mean
-from mtv_jax.core.passes import Pass, Plan, Wants
+from mtv_jax.core.passes import Features, Pass, Plan, Wants
 from mtv_jax.core.selection import median, order_statistic
 from mtv_jax.nn.dpt import DPT
-from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
+from mtv_jax.objectives.base import Context, Heads, LossOut, Objective, Outputs
 
 _SCALES = (1, 2, 4, 8)
 _LEAST_SCALE = 1e-6
@@ -64,19 +64,29 @@ class Depth(Objective):
         return (IMAGE, DEPTH)
 
     def passes(self) -> Plan:
-        return {self.image_pass: Wants(taps=self.layers, tapped_norm=True)}
+        return {self.image_pass: self.predicts()}
 
     def heads(self) -> Mapping[str, nn.Module]:
         return {"depth_dpt": DPT(features=self.features, channels=self.channels)}
 
+    def predicts(self) -> Wants:
+        return Wants(taps=self.layers, tapped_norm=True)
+
+    def predict(
+        self, image: Features, heads: Heads, *, grid: int, size: int
+    ) -> dict[str, Float[Array, "b h w"]]:
+        """The map "disparity": large is near, scale and shift mean nothing."""
+        taps = [image.taps_normed[layer] for layer in self.layers]
+        return {"disparity": heads["depth_dpt"](taps, grid=grid, size=size)}
+
     def project(self, ctx: Context) -> Outputs:
-        taps = ctx.of(self.image_pass).taps_normed
         label = ctx.batch.under(self.image_view, "depth") / _UINT16
-        predicted = ctx.student["depth_dpt"](
-            [taps[layer] for layer in self.layers],
+        predicted = self.predict(
+            ctx.of(self.image_pass),
+            ctx.student,
             grid=ctx.batch.grid(self.image_view),
             size=label.shape[-1],
-        )
+        )["disparity"]
         valid = ctx.batch.valid["image"] & ctx.batch.valid["depth"]
         spread = deviation(label)
         terms = depth_terms(predicted, label, kept=self.kept)

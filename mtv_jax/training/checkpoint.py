@@ -103,6 +103,18 @@ def steps_in(workdir: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in root.glob("*") if p.name.isdigit() and p.is_dir())
 
 
+def newest_step(workdir: pathlib.Path) -> int:
+    """The newest committed step.
+
+    Raises:
+        UserError: there is none.
+    """
+    steps = steps_in(workdir)
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint yet; train it first")
+    return steps[-1]
+
+
 def array_metadata(root: Any, step: int | None) -> PyTree:
     """Shape and dtype in words of every array of a checkpoint, read without the model's code."""
     path = pathlib.Path(root) / str(step)

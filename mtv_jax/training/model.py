@@ -21,7 +21,7 @@ from mtv_jax.core.passes import Features, Pass, TextView, Wants, merge_plans
 from mtv_jax.core.schedules import as_schedule
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.text_tower import text_positions
-from mtv_jax.objectives.base import Context, Heads, LossOut, Objective, Outputs
+from mtv_jax.objectives.base import Context, Heads, LossOut, Objective, Outputs, bind_heads
 from mtv_jax.training.microbatch import map_microbatches
 from mtv_jax.views.batch import Batch, BatchSpec, cut_views, open_batch
 
@@ -116,8 +116,8 @@ class Model:
     ) -> dict[str, LossOut]:
         """Every objective's loss on a global batch, unweighted."""
         heads = _BoundHeads(
-            student=self._bind_heads(weights.params),
-            ema=self._bind_heads(jax.lax.stop_gradient(weights.ema)),
+            student=bind_heads(self.heads, weights.params["heads"]),
+            ema=bind_heads(self.heads, jax.lax.stop_gradient(weights.ema.get("heads", {}))),
         )
         return self._losses(weights, heads, slots, raw, step, micro_batches)
 
@@ -213,14 +213,6 @@ class Model:
                 raise UserError(f"objective {objective.name} derives {twice[0]!r} a second time")
             derived |= new
         return dataclasses.replace(batch, inputs=batch.inputs | derived)
-
-    def _bind_heads(self, params: PyTree) -> Heads:
-        trees = params.get("heads", {})
-        return {
-            name: functools.partial(module.apply, {"params": trees[name]})
-            for name, module in self.heads.items()
-            if name in trees
-        }
 
     def _record_heads(
         self, recorded: dict, backbone: PyTree, raw: Mapping[str, Any], frozen: PyTree

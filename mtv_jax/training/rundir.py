@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from input_pipeline.files import write_atomically
+from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core import config as cfg
 from mtv_jax.core.errors import UserError
 from mtv_jax.training.checkpoint import steps_in
@@ -28,7 +29,7 @@ class Meaning:
 
     Attributes:
         config: the resolved config, plain values.
-        tokenizer: hash of the tokenizer's model, wherever that lies.
+        tokenizer: hash of the tokenizer's model, wherever that lies; "" without texts.
     """
 
     config: Mapping[str, Any]
@@ -78,6 +79,32 @@ def record_run(workdir: pathlib.Path, meaning: Meaning) -> None:
     (workdir / "tokenizer.sha256").write_text(meaning.tokenizer + "\n")
     text = json.dumps(meaning.config, indent=1, sort_keys=True) + "\n"
     write_atomically(workdir / "config.json", text.encode())
+
+
+def run_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """The resolved config that a run directory holds.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run (no config.json); train one first")
+    return json.loads(path.read_text())
+
+
+def run_tokenizer(workdir: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a run was trained with: a model is worth nothing with other ids.
+
+    Raises:
+        UserError: it is gone, or another file is in its place.
+    """
+    path = config["input"]["tokenizer"]
+    tokenizer = Tokenizer(path, config["input"]["text_length"])
+    recorded = workdir / "tokenizer.sha256"
+    if recorded.is_file() and tokenizer.sha256 != recorded.read_text().strip():
+        raise UserError(f"{path} is not the tokenizer that {workdir} was trained with; restore it")
+    return tokenizer
 
 
 def _recorded(workdir: pathlib.Path) -> Meaning | None:

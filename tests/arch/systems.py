@@ -5,6 +5,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,3 +127,9 @@ def _compiled(names: tuple[str, ...], micro_batches: int, dtype: str) -> Any:
         return losses, grads, slots
 
     return jax.jit(run)
+
+
+def assert_gradients_close(expected, actual) -> None:
+    """Every leaf within 1e-5 of the largest gradient in the tree."""
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    chex.assert_trees_all_close(expected, actual, rtol=1e-5, atol=1e-5 * max(scale, 1.0))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of the real entry points on a tiny store, in processes of their own."""
 
+import dataclasses
 import io
 import os
 import pathlib
@@ -10,8 +11,9 @@ import sys
 import numpy as np
 from PIL import Image
 
-from input_pipeline.store import finish_store, write_shard
-from mtv_jax.core.fields import CAPTION, IMAGE, Field
+from input_pipeline.decode import encode_png16
+from input_pipeline.store import finish_sidecar, finish_store, write_shard
+from mtv_jax.core.fields import CAPTION, DEPTH, IMAGE, Field
 from tools.data.train_tokenizer import main as train_tokenizer
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,38 +23,44 @@ SIZE_FIELDS = (Field(name="height", dtype="int32"), Field(name="width", dtype="i
 
 
 def tiny_store(path: pathlib.Path, rows: int = 96, shards: int = 2) -> None:
-    """Coloured shapes with captions and classes."""
+    """Coloured shapes with captions, classes, and depth: they float before a slanted wall."""
     generator = np.random.default_rng(0)
-
-    def samples(shard: int):
+    for shard in range(shards):
+        base, labels, truth = [], [], []
         for row in range(rows // shards):
             colour = list(COLOURS)[generator.integers(len(COLOURS))]
-            shape = generator.integers(len(SHAPES))
-            image = _draw(generator, COLOURS[colour], SHAPES[shape])
-            yield {
-                "key": f"{shard}-{row}",
-                "image": image,
-                "caption": f"a {colour} {SHAPES[shape]} number {row}",
-                "height": 40,
-                "width": 48,
-                "class_id": int(shape),
-            }
-
-    for shard in range(shards):
-        write_shard(path, "images", shard, samples(shard))
+            shape = int(generator.integers(len(SHAPES)))
+            inside = _outline(generator, SHAPES[shape])
+            key = {"key": f"{shard}-{row}"}
+            image = _paint(generator, COLOURS[colour], inside)
+            caption = f"a {colour} {SHAPES[shape]} number {row}"
+            size = {"height": 40, "width": 48, "class_id": shape}
+            base.append({**key, "image": image, "caption": caption, **size})
+            millimetres = np.where(inside, 1000, np.linspace(4000, 2000, 40)[:, None])
+            disparity = encode_png16(np.uint16(65535 * 1000 / millimetres))
+            labels.append({**key, "depth": disparity})
+            truth.append({**key, "metric_depth": encode_png16(np.uint16(millimetres))})
+        write_shard(path, "images", shard, base)
+        write_shard(path, "depth_v1", shard, labels)
+        write_shard(path, "scene_v1", shard, truth)
     fields = (IMAGE, CAPTION, *SIZE_FIELDS, Field(name="class_id", dtype="int32"))
     finish_store(path, "tiny", fields, {"classes": list(SHAPES)})
+    finish_sidecar(path, "depth_v1", (DEPTH,), {})
+    finish_sidecar(path, "scene_v1", (dataclasses.replace(DEPTH, name="metric_depth"),), {})
 
 
-def _draw(generator: np.random.Generator, colour: tuple[int, ...], shape: str) -> bytes:
-    pixels = generator.integers(0, 60, (40, 48, 3)).astype(np.uint8)
+def _outline(generator: np.random.Generator, shape: str) -> np.ndarray:
     y, x = np.mgrid[:40, :48]
     cx, cy = generator.integers(14, 34), generator.integers(12, 28)
-    inside = {
+    return {
         "disc": (x - cx) ** 2 + (y - cy) ** 2 < 100,
         "square": (abs(x - cx) < 9) & (abs(y - cy) < 9),
         "stripe": abs(y - cy) < 4,
     }[shape]
+
+
+def _paint(generator: np.random.Generator, colour: tuple[int, ...], inside: np.ndarray) -> bytes:
+    pixels = generator.integers(0, 60, (40, 48, 3)).astype(np.uint8)
     pixels[inside] = colour
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
@@ -68,7 +76,9 @@ def tiny_world(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def train_command(world: pathlib.Path, workdir: pathlib.Path, **overrides: object) -> list[str]:
+def train_command(
+    world: pathlib.Path, workdir: pathlib.Path, *, tasks: str = "vl", **overrides: object
+) -> list[str]:
     """The command line of a tiny quick-start run."""
     settings = {
         "batch_size": 16,
@@ -85,11 +95,16 @@ def train_command(world: pathlib.Path, workdir: pathlib.Path, **overrides: objec
         "log.every": 1,
         "evals.heldout.every": 0,
         "evals.heldout.batches": 1,
-        "evals.retrieval.gallery": 8,
+        **({"evals.retrieval.gallery": 8} if "vl" in tasks else {}),
         **overrides,
     }
     config = ROOT / "configs" / "quickstart.py"
-    command = [sys.executable, "-m", "mtv_jax.train", f"--config={config}:data={world}"]
+    command = [
+        sys.executable,
+        "-m",
+        "mtv_jax.train",
+        f"--config={config}:data={world},tasks={tasks}",
+    ]
     return [
         *command,
         f"--workdir={workdir}",

@@ -7,12 +7,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 import mtv_jax.interop
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Wants
 from mtv_jax.interop import golden
+from mtv_jax.interop.save import save_folder
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +28,56 @@ def copy(folder, tmp_path):
 
 
 def test_parameters_come_back_bit_equal(loaded, export):
-    image = {k: v for k, v in export.params["image"].items() if k != "mask_token"}
-    expected = {**export.params, "image": image}
+    backbone = export.params["backbone"]
+    image = {k: v for k, v in backbone["image"].items() if k != "mask_token"}
+    expected = {**export.params, "backbone": {**backbone, "image": image}}
     assert jax.tree.structure(loaded.params) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, expected)
-    assert (loaded.logit_scale, loaded.logit_bias) == (2.5, -9.25)
+    assert loaded.logit_scalars == {"scale": 2.5, "bias": -9.25}
     assert loaded.provenance == {"run": "a test", "step": 7}
+    assert loaded.objectives == export.objectives
 
 
 def test_raw_inputs_give_the_golden_logits(loaded, folder):
     logits = loaded.logits(golden.golden_images(), golden.TEXTS)
     with np.load(folder / golden.FILE) as arrays:
         np.testing.assert_allclose(logits, arrays["logits_per_image"], atol=1e-4)
+
+
+def test_heads_predict_the_golden_maps(loaded, folder):
+    maps = loaded.maps(golden.golden_images())
+    assert loaded.map_names("depth") == ["disparity"] and maps.keys() == {"depth/disparity"}
+    with np.load(folder / golden.FILE) as arrays:
+        stored = arrays["depth/disparity"]
+    assert stored.shape == (4, 32, 32) and stored.std() > 1e-4
+    np.testing.assert_allclose(maps["depth/disparity"], stored, atol=1e-4)
+
+
+def test_a_model_without_texts_comes_back(tmp_path, image_only):
+    save_folder(tmp_path, image_only)
+    loaded = mtv_jax.interop.load(tmp_path)
+    assert loaded.tokenizer is None and loaded.params["backbone"].keys() == {"image"}
+    assert not (tmp_path / "spiece.model").exists()
+    with np.load(tmp_path / golden.FILE) as arrays:
+        assert not {"ids", "text_embeds", "logits_per_image"} & {*arrays}
+        features = loaded.image_features(golden.golden_images())
+        unit = features / np.linalg.norm(features, axis=-1, keepdims=True)
+        np.testing.assert_allclose(unit, arrays["image_embeds"], atol=1e-5)
+    for ask in (lambda: loaded.text_features(["a"]), lambda: loaded.logit_scalars):
+        with pytest.raises(UserError, match=r"no text tower|without image-text contrast"):
+            ask()
+
+
+@pytest.mark.parametrize("fault", ["gone", "other shape"])
+def test_heads_that_do_not_fit_are_one_line(copy, fault):
+    path = copy / "heads.safetensors"
+    heads = safetensors.numpy.load_file(path)
+    path.unlink()
+    if fault == "other shape":
+        heads["depth_dpt/out2/kernel"] = np.zeros((3, 3, 5, 32), np.float32)
+        safetensors.numpy.save_file(heads, path)
+    with pytest.raises(UserError, match=r"heads.safetensors does not hold the heads of depth"):
+        mtv_jax.interop.load(copy)
 
 
 def test_images_may_be_arrays_pictures_or_files(loaded, tmp_path):

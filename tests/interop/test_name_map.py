@@ -11,7 +11,7 @@ from mtv_jax.models.encoder import Encoder
 @pytest.fixture(scope="module")
 def ours(export):
     scalars = {"logit_scale": np.float32(2.5), "logit_bias": np.float32(-9.25)}
-    return {**export.params, **scalars}
+    return {**export.params["backbone"], **scalars}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,13 @@ def test_there_and_back_is_bit_equal(ours, theirs):
     restored = from_hf(theirs, expected)
     assert jax.tree.structure(restored) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, restored, expected)
+
+
+def test_an_image_tower_alone_is_there_and_back(ours, theirs):
+    image = {"image": without_mask_token(ours)["image"]}
+    tensors = to_hf(image)
+    assert tensors.keys() == {key for key in theirs if key.startswith("vision_model.")}
+    jax.tree.map(np.testing.assert_array_equal, from_hf(tensors, image), image)
 
 
 def test_every_tensor_is_contiguous_float32(theirs):

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core.errors import UserError
 from mtv_jax.interop import golden, save
 from mtv_jax.interop.name_map import to_hf
-from mtv_jax.interop.save import save_hf
+from mtv_jax.interop.save import save_folder
 
 
 def read_json(folder, name):
@@ -19,8 +18,8 @@ def read_json(folder, name):
 
 
 def test_weights_are_what_torch_reads(folder, export):
-    scalars = {"logit_scale": 2.5, "logit_bias": -9.25}
-    expected = to_hf({**export.params, **scalars})
+    scalars = {"logit_scale": np.float32(2.5), "logit_bias": np.float32(-9.25)}
+    expected = to_hf({**export.params["backbone"], **scalars})
     written = safetensors.numpy.load_file(folder / "model.safetensors")
     assert written.keys() == expected.keys()
     for key, tensor in expected.items():
@@ -49,8 +48,8 @@ def test_our_description_and_parity_report(folder, export):
     assert description["provenance"] == {"run": "a test", "step": 7}
     assert description["encoder"]["image_tower"] == "cpu"
     assert description["encoder"]["has_mask_token"] is False
-    sha256 = Tokenizer(export.tokenizer, 12).sha256
-    assert description["preprocessing"]["tokenizer_sha256"] == sha256
+    assert description["preprocessing"]["tokenizer_sha256"] == export.tokenizer.sha256
+    assert description["objectives"]["depth"]["type"] == "mtv_jax.objectives.depth:Depth"
     assert description["preprocessing"]["image_size"] == 32
     assert read_json(folder, "parity.json")["status"] == "parity not run"
 
@@ -59,13 +58,21 @@ def test_the_card_states_the_numbers_it_was_given(folder):
     card = (folder / "README.md").read_text()
     assert "| zero-shot top-1 | 0.4321 |" in card
     assert '"run": "a test"' in card
+    assert "`depth/disparity`" in card
     assert "{" not in card.replace("{\n", "").split("```json")[0]  # no template left unfilled
+
+
+def test_a_card_without_texts_or_heads_does_not_speak_of_them(tmp_path, image_only):
+    save_folder(tmp_path, dataclasses.replace(image_only, objectives={}))
+    card = (tmp_path / "README.md").read_text()
+    assert "logits" not in card and "sentencepiece" not in card and "heads" not in card
+    assert read_json(tmp_path, "config.json")["architectures"] == ["SiglipVisionModel"]
+    assert not (tmp_path / "heads.safetensors").exists()
 
 
 def test_golden_arrays_are_complete_and_consistent(folder, export):
     with np.load(folder / golden.FILE) as arrays:
-        tokenizer = Tokenizer(export.tokenizer, 12)
-        ids = np.stack([tokenizer.encode(str(text)) for text in arrays["texts"]])
+        ids = np.stack([export.tokenizer.encode(str(text)) for text in arrays["texts"]])
         np.testing.assert_array_equal(arrays["ids"], ids)
         assert arrays["ids"][-2, -1] == 1 and arrays["ids"][-2, -2] != 1  # truncated, EOS kept
         assert arrays["resized"].shape == (4, 32, 32, 3) and arrays["resized"].dtype == np.uint8
@@ -78,14 +85,14 @@ def test_golden_arrays_are_complete_and_consistent(folder, export):
 
 
 def test_a_killed_export_does_not_load(tmp_path, export, monkeypatch):
-    save_hf(tmp_path, export)
+    save_folder(tmp_path, export)
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(golden, "golden_arrays", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_hf(tmp_path, export)
+        save_folder(tmp_path, export)
     assert not (tmp_path / "mtv.json").exists()
 
 
@@ -97,17 +104,17 @@ def test_weights_that_read_back_differently_are_an_error(tmp_path, export, monke
     original = safetensors.numpy.save_file
     monkeypatch.setattr(save.safetensors.numpy, "save_file", scramble)
     with pytest.raises(RuntimeError, match="reads back"):
-        save_hf(tmp_path, export)
+        save_folder(tmp_path, export)
     assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path, export):
     mean = dataclasses.replace(export.encoder, pooling="mean")
     with pytest.raises(UserError, match="pools by attention, this model by mean"):
-        save_hf(tmp_path, dataclasses.replace(export, encoder=mean))
+        save_folder(tmp_path, dataclasses.replace(export, encoder=mean))
     narrow = dataclasses.replace(export.encoder, vocab_size=10)
     with pytest.raises(UserError, match="ids, the model embeds 10"):
-        save_hf(tmp_path, dataclasses.replace(export, encoder=narrow))
+        save_folder(tmp_path, dataclasses.replace(export, encoder=narrow))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write the export"):
-        save_hf(tmp_path / "file", export)
+        save_folder(tmp_path / "file", export)

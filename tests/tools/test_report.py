@@ -14,6 +14,7 @@ from PIL import Image
 from input_pipeline.eval_set import EvalSet
 from mtv_jax.assemble import System
 from mtv_jax.core.config import fingerprint
+from mtv_jax.drawing import NEAR, RIGHT, WRONG
 from mtv_jax.evaluators.retrieval import Retrieval
 from mtv_jax.evaluators.zeroshot import ZeroShot
 from mtv_jax.training import plan, rundir
@@ -21,7 +22,6 @@ from mtv_jax.training.checkpoint import Checkpointer
 from tests.tools.tiny import tiny_config
 from tools import report
 from tools.reporting import pictures
-from tools.reporting.drawing import NEAR, RIGHT, WRONG
 
 _NAMES = {"zeroshot", "retrieval_text_to_image", "retrieval_image_to_text"}
 

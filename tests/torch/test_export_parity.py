@@ -15,7 +15,8 @@ import sentencepiece
 from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core.passes import Wants
 from mtv_jax.interop import golden, load
-from mtv_jax.interop.save import Export, save_hf
+from mtv_jax.interop.save import save_folder
+from mtv_jax.interop.trained import TrainedEncoder
 from mtv_jax.models.encoder import Encoder
 from tools import export_check
 
@@ -50,16 +51,16 @@ def make_export(directory, encoder: Encoder, *, noise: float) -> None:
         lambda leaf: np.asarray(leaf) + noise * rng.standard_normal(leaf.shape, np.float32),
         jax.jit(encoder.init)(jax.random.key(0)),
     )
-    save_hf(
-        directory / "export",
-        Export(
-            encoder=encoder,
-            params=params,
-            logit_scale=np.log(10.0),
-            logit_bias=-10.0,
-            tokenizer=str(tokenizer),
-        ),
+    logits = {"logit_scale": np.float32(np.log(10.0)), "logit_bias": np.float32(-10.0)}
+    heads = {"vl_logits": logits} if encoder.has_text_tower else {}
+    trained = TrainedEncoder(
+        encoder=encoder,
+        params={"backbone": params, "heads": heads},
+        tokenizer=Tokenizer(str(tokenizer), encoder.text_length)
+        if encoder.has_text_tower
+        else None,
     )
+    save_folder(directory / "export", trained)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,14 @@ def test_the_tokenizer_agrees_on_any_text(folder):
     ]
     batch = theirs(texts, padding="max_length", truncation=True, return_tensors="np")
     np.testing.assert_array_equal(batch["input_ids"], [ours.encode(text) for text in texts])
+
+
+def test_an_image_tower_alone_agrees(tmp_path):
+    encoder = Encoder(image_size=40, patch_size=8, image_tower="cpu", has_text_tower=False)
+    make_export(tmp_path, encoder, noise=0.02)
+    verdict = export_check.check(tmp_path / "export")
+    assert verdict["status"] == "passed", verdict
+    assert verdict["max_abs_ours_vs_transformers"].keys() == {"image_embeds"}
 
 
 def test_a_random_b16_agrees(tmp_path):

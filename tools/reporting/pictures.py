@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from mtv_jax import drawing
 from mtv_jax.core.errors import UserError
-from tools.reporting import drawing
-from tools.reporting.drawing import NEAR, RIGHT, SIDE, WRONG, Text
+from mtv_jax.drawing import NEAR, RIGHT, SIDE, WRONG, Text
 
 if TYPE_CHECKING:
     from mtv_jax.evaluators.base import EvalContext, Evaluator

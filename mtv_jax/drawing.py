@@ -5,6 +5,9 @@ import dataclasses
 import textwrap
 from collections.abc import Sequence
 
+import cv2
+import numpy as np
+from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 SIDE = 144
@@ -12,7 +15,7 @@ RIGHT, NEAR, WRONG, PLAIN = "#1a8f3c", "#d98e04", "#c0392b", "#444444"
 
 _GAP = 8
 _FRAME = 4
-_LINE = 15
+LINE = 15  # height of a line of text in pixels
 _FONT_SIZE = 12
 _CHARACTER = 6.2  # mean width in pixels at that size
 
@@ -23,6 +26,13 @@ class Text:
 
     content: str
     color: str = PLAIN
+
+
+def colored(values: Float[np.ndarray, "h w"]) -> Image.Image:
+    """A map in colours: dark is low, light is high, ends are the 2nd and 98th percentile."""
+    low, high = np.percentile(values, (2, 98))
+    levels = np.uint8(255 * np.clip((values - low) / max(high - low, 1e-12), 0, 1))
+    return Image.fromarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1])
 
 
 def framed(picture: Image.Image, color: str = "white") -> Image.Image:
@@ -36,13 +46,13 @@ def text_box(texts: Sequence[Text], width: int, height: int) -> Image.Image:
     """Wrapped paragraphs on white, cut with an ellipsis where the room ends."""
     box = Image.new("RGB", (width, height), "white")
     pen, font = ImageDraw.Draw(box), ImageFont.load_default(_FONT_SIZE)
-    wide, room = int(width / _CHARACTER), height // _LINE
+    wide, room = int(width / _CHARACTER), height // LINE
     lines = [(line, t.color) for t in texts for line in textwrap.wrap(t.content, wide)]
     if len(lines) > room:
         line, color = lines[room - 1]
         lines = [*lines[: room - 1], (line[: wide - 1] + "…", color)]
     for number, (line, color) in enumerate(lines):
-        pen.text((2, number * _LINE), line, color, font)
+        pen.text((2, number * LINE), line, color, font)
     return box
 
 
