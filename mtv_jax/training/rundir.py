@@ -80,6 +80,12 @@ def record_run(workdir: pathlib.Path, meaning: Meaning) -> None:
     write_atomically(workdir / "config.json", text.encode())
 
 
+def record_init(workdir: pathlib.Path, text: str) -> None:
+    """Writes where the first parameters of a new run came from."""
+    if jax.process_index() == 0:
+        (workdir / "init.txt").write_text(text)
+
+
 def _recorded(workdir: pathlib.Path) -> Meaning | None:
     """The meaning of the run that a directory holds."""
     try:
