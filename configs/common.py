@@ -67,6 +67,7 @@ def base() -> ConfigDict:
                 lr_rules=((".*", 1.0),),
                 decay_rules=((".*", 1.0),),
             ),
+            init=dict(source="", step=-1),
             ema=dict(momentum=0.994, rules=((".*", False),)),
             mesh=dict(data=-1, fsdp=1),
             checkpoint=dict(every=1000, keep=2, keep_every=0),

@@ -38,6 +38,7 @@ from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective
 from mtv_jax.training.checkpoint import CheckpointConfig, Checkpointer, load_numpy, newest_step
 from mtv_jax.training.ema import EmaConfig
+from mtv_jax.training.init_source import InitConfig
 from mtv_jax.training.model import Model, Weights
 from mtv_jax.training.optim import OptimConfig, Optimizer
 from mtv_jax.training.rundir import run_config, run_tokenizer
@@ -77,6 +78,7 @@ class RunConfig:
     micro_batches: int = cfg.at_least(1, 1)
     optim: Section = dataclasses.field(default_factory=dict)
     ema: Section = dataclasses.field(default_factory=dict)
+    init: Section = dataclasses.field(default_factory=dict)
     mesh: Section = dataclasses.field(default_factory=dict)
     checkpoint: Section = dataclasses.field(default_factory=dict)
     log: Section = dataclasses.field(default_factory=dict)
@@ -103,6 +105,7 @@ class System:
         self.log = cfg.build(LogConfig, self.run.log, "log")
         self.checkpoint = cfg.build(CheckpointConfig, self.run.checkpoint, "checkpoint")
         self.ema = cfg.build(EmaConfig, self.run.ema, "ema")
+        self.init = cfg.build(InitConfig, self.run.init, "init")
         self.mesh: Mesh = make_mesh(cfg.build(MeshConfig, self.run.mesh, "mesh"), devices)
         self._trusted = trusted
 
@@ -247,10 +250,11 @@ class System:
         shardings = jax.tree.map(lambda a: a.sharding, self.abstract_state)
         return jax.jit(step, out_shardings=(shardings, None), donate_argnums=0)
 
-    def init_state(self) -> TrainState:
-        """A fresh state, sharded."""
+    def init_state(self, loaded: Mapping[str, np.ndarray] = {}) -> TrainState:
+        """A fresh state, sharded; parameters whose paths `loaded` has are taken from there."""
+        seed, batch, abstract = self.run.seed, self.abstract_batch, self.abstract_state
         with jax.set_mesh(self.mesh):
-            return self.factory.create(self.run.seed, self.abstract_batch, self.abstract_state)
+            return self.factory.create(seed, batch, abstract, loaded)
 
     def open_data(self) -> None:
         """Opens everything that will be read.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # jax takes seconds to import: not before the flags are known
     from mtv_jax.assemble import System
     from mtv_jax.training.checkpoint import Checkpointer
     from mtv_jax.training.state import TrainState
+    from mtv_jax.training.warm_start import WarmStart
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,…]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; made when absent.")
@@ -62,6 +63,7 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     from mtv_jax.training import plan, rundir
     from mtv_jax.training.checkpoint import Checkpointer
 
+    start = _warm_start(system, workdir)
     system.open_data()
     tokenizer = system.tokenizer.sha256 if system.tokenizer else ""
     meaning = rundir.Meaning(config=system.config, tokenizer=tokenizer)
@@ -69,7 +71,8 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
     saver = Checkpointer(workdir, system.checkpoint)
     try:
-        state = _first_state(system, workdir, saver)
+        state = _first_state(system, workdir, saver, start)
+        del start  # frees a model's worth of host memory
         batches = system.batches(_first_batch(system, state))
         rundir.record_run(workdir, meaning)
         plan.write(system.model, system.abstract_state, workdir)
@@ -84,11 +87,29 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     return 0
 
 
-def _first_state(system: "System", workdir: pathlib.Path, saver: "Checkpointer") -> "TrainState":
+def _warm_start(system: "System", workdir: pathlib.Path) -> "WarmStart | None":
+    """The parameters that `init` names, read and fitted; None for a run that goes on."""
+    from mtv_jax.training.checkpoint import steps_in
+    from mtv_jax.training.init_source import read_source
+    from mtv_jax.training.warm_start import fit
+
+    if not system.init.source or steps_in(workdir):
+        return None
+    source = read_source(system.init, system.tokenizer.sha256)
+    start = fit(source.title, source.params, system.abstract_state.params)
+    print(start.summary(), flush=True)
+    return start
+
+
+def _first_state(
+    system: "System", workdir: pathlib.Path, saver: "Checkpointer", start: "WarmStart | None"
+) -> "TrainState":
     from mtv_jax.training import rundir
 
     if saver.latest is None:
-        return system.init_state()
+        state = system.init_state(start.arrays if start else {})
+        rundir.record_init(workdir, start.table() if start else "random initialisation\n")
+        return state
     print(f"resuming {workdir} from step {saver.latest}", flush=True)
     state = saver.restore(system.abstract_state)
     rundir.reopen_at(workdir, saver.latest)

@@ -107,6 +107,12 @@ def run_tokenizer(workdir: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer
     return tokenizer
 
 
+def record_init(workdir: pathlib.Path, text: str) -> None:
+    """Writes where the first parameters of a new run came from."""
+    if jax.process_index() == 0:
+        (workdir / "init.txt").write_text(text)
+
+
 def _recorded(workdir: pathlib.Path) -> Meaning | None:
     """The meaning of the run that a directory holds."""
     try:

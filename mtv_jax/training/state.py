@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int32, Key, PyTree, UInt32
 
-from mtv_jax.dist.rules import Rules, shardings
+from mtv_jax.dist.rules import Rules, path_string, shardings
 from mtv_jax.training.ema import EmaConfig, init_ema
 from mtv_jax.training.model import Model
 from mtv_jax.training.optim import Optimizer
@@ -53,9 +54,20 @@ class StateFactory:
     ema: EmaConfig
     frozen: PyTree
 
-    def init(self, key: Key[Array, ""], raw: Mapping[str, Any]) -> TrainState:
-        """A fresh state; `raw` is any loader batch (only its shapes matter)."""
-        params = self.model.init(key, raw, self.frozen)
+    def init(
+        self, key: Key[Array, ""], raw: Mapping[str, Any], loaded: Mapping[str, Array] = {}
+    ) -> TrainState:
+        """A fresh state.
+
+        Args:
+            key: of random initialisation.
+            raw: any loader batch (only its shapes matter).
+            loaded: parameters by path, instead of random ones.
+        """
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, fresh: loaded.get(path_string(path), fresh),
+            self.model.init(key, raw, self.frozen),
+        )
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             position=jnp.zeros((2,), jnp.uint32),
@@ -76,12 +88,34 @@ class StateFactory:
             shardings(mesh, rules, shapes),
         )
 
-    def create(self, seed: int, raw: Mapping[str, Any], abstract: TrainState) -> TrainState:
-        """A fresh state, born sharded: it never exists in one piece on one device."""
+    def create(
+        self,
+        seed: int,
+        raw: Mapping[str, Any],
+        abstract: TrainState,
+        loaded: Mapping[str, np.ndarray] = {},
+    ) -> TrainState:
+        """A fresh state, born sharded: it never exists in one piece on one device.
+
+        `loaded` is donated: its device copy becomes the state's.
+        """
         out = jax.tree.map(lambda a: a.sharding, abstract)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(raw))
-        make = jax.jit(lambda key: self.init(key, _zeros(shapes)), out_shardings=out)
-        return make(jax.random.key(seed))
+        make = jax.jit(
+            lambda key, arrays: self.init(key, _zeros(shapes), arrays),
+            out_shardings=out,
+            donate_argnums=1,
+        )
+        return make(jax.random.key(seed), _put(loaded, out.params))
+
+
+def _put(arrays: Mapping[str, np.ndarray], shardings: PyTree) -> dict[str, jax.Array]:
+    """Arrays that every process holds in full, on the parameters' shardings."""
+    by_path = {path_string(p): s for p, s in jax.tree_util.tree_leaves_with_path(shardings)}
+    return {
+        path: jax.make_array_from_callback(array.shape, by_path[path], array.__getitem__)
+        for path, array in arrays.items()
+    }
 
 
 def _zeros(shapes: Any) -> Any:
