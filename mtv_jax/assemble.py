@@ -52,7 +52,10 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """The top level of a config; sections are checked by their own receivers."""
+    """The top level of a config; sections are checked by their own receivers.
+
+    `notes` are printed when a run starts: what a config file changed, and why.
+    """
 
     seed: int
     batch_size: int = cfg.at_least(1)
@@ -69,6 +72,7 @@ class RunConfig:
     log: Section = dataclasses.field(default_factory=dict)
     evals: Section = dataclasses.field(default_factory=dict)
     watchdog_seconds: int = cfg.at_least(0, 1800)
+    notes: tuple[str, ...] = ()
 
 
 class System:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     if not _DRY_RUN.value:
         print(runtime.initialize(), flush=True)
     system = System(config, trusted=tuple(cli.TRUST_ROOT.value))
-    print(f"config {fingerprint(config)}", flush=True)
+    print("\n  ".join([f"config {fingerprint(config)}", *system.run.notes]), flush=True)
     if _DRY_RUN.value:
         return _dry_run(system)
     if not _WORKDIR.value:

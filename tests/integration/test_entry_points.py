@@ -128,6 +128,8 @@ def test_bad_command_lines_are_one_line(world, tmp_path):
     assert "could not convert" in _error([*good, "--config.optim.lr=fast"])
     assert "workdir" in _error([*good, "--workdirr=x"])
     assert "unknown task 'depht'" in _error([*good, "--config=configs/mtv_b16.py:tasks=vl+depht"])
+    budget = "--config=configs/mtv_b16.py:chips=1,hours=1,chip=rtx409"
+    assert "chip='rtx409' is not one of" in _error([*good, budget])
     assert "configs/nothing.py" in _error([*good, "--config=configs/nothing.py"])
     (tmp_path / "file").touch()
     unwritable = [x for x in good if not x.startswith("--workdir")]
@@ -144,6 +146,14 @@ def test_1_parameter_totals_by_dry_run(name, scale, total):
     config = f"--config=configs/{name}.py:tasks=vl,scale={scale}"
     output = run([sys.executable, "-m", "mtv_jax.train", config, "--dry_run"])
     assert output.splitlines()[-1] == f"total {total}"
+
+
+def test_a_budget_is_explained_by_dry_run():
+    config = "--config=configs/mtv_b16.py:chips=1,hours=24,chip=rtx4090"
+    lines = run([sys.executable, "-m", "mtv_jax.train", config, "--dry_run"]).splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("config "))
+    assert lines[first + 1].startswith("  budget 1 x rtx4090, 24 h")
+    assert lines[first + 2].startswith("  batch_size 4096 -> 1024: ")
 
 
 def _start_two(command) -> list[subprocess.Popen]:
