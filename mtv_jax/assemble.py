@@ -24,6 +24,7 @@ from mtv_jax.dist.mesh import MeshConfig, batch_sharding, local_rows, make_mesh,
 from mtv_jax.evaluators.base import EvalContext, Evaluator
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective
+from mtv_jax.training import memory
 from mtv_jax.training.checkpoint import CheckpointConfig, Checkpointer
 from mtv_jax.training.ema import EmaConfig
 from mtv_jax.training.model import Model, Weights
@@ -233,6 +234,45 @@ class System:
         )
         shardings = jax.tree.map(lambda a: a.sharding, self.abstract_state)
         return jax.jit(step, out_shardings=(shardings, None), donate_argnums=0)
+
+    @functools.cached_property
+    def compiled_step(self) -> jax.stages.Compiled:
+        """The step compiled ahead of time, for states and batches of exactly these shapes.
+
+        Raises:
+            UserError: it does not fit into a device's memory.
+        """
+        with jax.set_mesh(self.mesh):
+            lowered = self.train_step.lower(self.abstract_state, self.frozen, self.abstract_batch)
+        return memory.compile_step(lowered, self._remedy)
+
+    def memory_plan(self) -> memory.MemoryPlan:
+        """What the compiled step holds on a device.
+
+        Raises:
+            UserError: more than a device gives.
+        """
+        state = self.abstract_state
+        parts = {
+            "parameters": state.params,
+            "teacher": state.ema,
+            "moments": state.opt,
+            "slots": state.slots,
+            "frozen": self.frozen,
+            "batch": self.abstract_batch,
+        }
+        plan = memory.plan_memory(self.compiled_step, parts)
+        plan.check(memory.device_limit(self.mesh), self._remedy)
+        return plan
+
+    @property
+    def _remedy(self) -> str:
+        return memory.remedy(
+            self.mesh,
+            rows=self.run.batch_size // self.mesh.size,
+            micro_batches=self.run.micro_batches,
+            remat=self.model.encoder.remat,
+        )
 
     def init_state(self) -> TrainState:
         """A fresh state, sharded."""

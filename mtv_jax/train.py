@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # jax takes seconds to import: not before the flags are known
     from mtv_jax.assemble import System
     from mtv_jax.training.checkpoint import Checkpointer
     from mtv_jax.training.state import TrainState
+    from mtv_jax.training.step import TrainStep
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,…]")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; made when absent.")
@@ -68,11 +69,12 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
     saver = Checkpointer(workdir, system.checkpoint)
     try:
+        step = _step(system, workdir, saver.latest)
         state = _first_state(system, workdir, saver)
         batches = system.batches(_first_batch(system, state))
         rundir.record_run(workdir, meaning)
         plan.write(system.model, system.abstract_state, workdir)
-        complete = _loop(system, workdir).run(state, batches, saver)
+        complete = _loop(system, workdir, step).run(state, batches, saver)
     finally:
         saver.close()
     if not complete:
@@ -81,6 +83,16 @@ def train(system: "System", workdir: pathlib.Path) -> int:
     (workdir / "DONE").touch()
     print(f"DONE {workdir}", flush=True)
     return 0
+
+
+def _step(system: "System", workdir: pathlib.Path, done: int | None) -> "TrainStep":
+    """The step, compiled before any data is read; of a complete run it is never called."""
+    if (done or 0) >= system.run.total_steps:
+        return system.train_step
+    plan = system.memory_plan()
+    plan.write(workdir)
+    print(plan.describe(), flush=True)
+    return system.compiled_step
 
 
 def _first_state(system: "System", workdir: pathlib.Path, saver: "Checkpointer") -> "TrainState":
@@ -106,13 +118,13 @@ def _first_batch(system: "System", state: "TrainState") -> int:
     return batch
 
 
-def _loop(system: "System", workdir: pathlib.Path) -> Any:
+def _loop(system: "System", workdir: pathlib.Path, step: "TrainStep") -> Any:
     from mtv_jax.training.loop import Loop
 
     return Loop(
         workdir=workdir,
         mesh=system.mesh,
-        step=system.train_step,
+        step=step,
         frozen=system.frozen,
         put=system.put,
         total_steps=system.run.total_steps,
