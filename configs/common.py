@@ -9,6 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import budget
+
 TASKS = ("vl", "depth")
 
 
@@ -73,6 +75,7 @@ def base() -> ConfigDict:
             checkpoint=dict(every=1000, keep=2, keep_every=0),
             log=dict(every=50, nonfinite="skip", max_skips=20),
             evals={},
+            notes=(),
         )
     )
 
@@ -163,8 +166,8 @@ SCHEDULES = {"10m": (48_828, 4096), "50m": (122_070, 4096), "100m": (390_625, 81
 
 
 def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
-    """A published recipe: towers of one size, the schedule of a data scale."""
-    options = parse_arg(arg, tasks="vl", scale="10m")
+    """A published recipe: towers of one size, the schedule of a data scale, or of a budget."""
+    options = parse_arg(arg, tasks="vl", scale="10m", **budget.OPTIONS)
     if options.scale not in SCHEDULES:
         raise ValueError(f"scale={options.scale!r} is not one of {sorted(SCHEDULES)}")
     c = base()
@@ -175,4 +178,5 @@ def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
     c.objectives = objectives(options.tasks, tower=tower)
     train = store("data/train", sidecars=sidecars(options.tasks))
     c.input.update(stores=dict(train=train), tokenizer="tokenizer.model", workers=8)
+    budget.fit(c, options)
     return c

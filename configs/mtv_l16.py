@@ -11,5 +11,8 @@ from configs import common
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """The published recipe; `tasks=vl`, `scale=10m|50m|100m`."""
+    """The published recipe; `tasks=vl+depth`, `scale=10m|50m|100m`.
+
+    `chips=1,hours=24,chip=rtx4090` derives a smaller one (configs/budget.py).
+    """
     return common.published(arg, tower="L", image_size=256)

@@ -36,6 +36,7 @@ from mtv_jax.interop.save import MODEL_FILE
 from mtv_jax.interop.trained import TrainedEncoder
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective
+from mtv_jax.training import memory
 from mtv_jax.training.checkpoint import CheckpointConfig, Checkpointer, load_numpy, newest_step
 from mtv_jax.training.ema import EmaConfig
 from mtv_jax.training.init_source import InitConfig
@@ -66,7 +67,10 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """The top level of a config; sections are checked by their own receivers."""
+    """The top level of a config; sections are checked by their own receivers.
+
+    `notes` are printed when a run starts: what a config file changed, and why.
+    """
 
     seed: int
     batch_size: int = cfg.at_least(1)
@@ -84,6 +88,7 @@ class RunConfig:
     log: Section = dataclasses.field(default_factory=dict)
     evals: Section = dataclasses.field(default_factory=dict)
     watchdog_seconds: int = cfg.at_least(0, 1800)
+    notes: tuple[str, ...] = ()
 
 
 class System:
@@ -223,6 +228,11 @@ class System:
             )
         return tokenizer
 
+    @property
+    def tokenizer_hash(self) -> str:
+        """Names the tokenizer; "" without one."""
+        return self.tokenizer.sha256 if self.tokenizer else ""
+
     @functools.cached_property
     def abstract_batch(self) -> dict[str, Any]:
         """Shapes of a global batch, sharded, without reading any data."""
@@ -249,6 +259,45 @@ class System:
         )
         shardings = jax.tree.map(lambda a: a.sharding, self.abstract_state)
         return jax.jit(step, out_shardings=(shardings, None), donate_argnums=0)
+
+    @functools.cached_property
+    def compiled_step(self) -> jax.stages.Compiled:
+        """The step compiled ahead of time, for states and batches of exactly these shapes.
+
+        Raises:
+            UserError: it does not fit into a device's memory.
+        """
+        with jax.set_mesh(self.mesh):
+            lowered = self.train_step.lower(self.abstract_state, self.frozen, self.abstract_batch)
+        return memory.compile_step(lowered, self._remedy)
+
+    def memory_plan(self) -> memory.MemoryPlan:
+        """What the compiled step holds on a device.
+
+        Raises:
+            UserError: more than a device gives.
+        """
+        state = self.abstract_state
+        parts = {
+            "parameters": state.params,
+            "teacher": state.ema,
+            "moments": state.opt,
+            "slots": state.slots,
+            "frozen": self.frozen,
+            "batch": self.abstract_batch,
+        }
+        plan = memory.plan_memory(self.compiled_step, parts)
+        plan.check(memory.device_limit(self.mesh), self._remedy)
+        return plan
+
+    @property
+    def _remedy(self) -> str:
+        return memory.remedy(
+            self.mesh,
+            rows=self.run.batch_size // self.mesh.size,
+            micro_batches=self.run.micro_batches,
+            remat=self.model.encoder.remat,
+        )
 
     def init_state(self, loaded: Mapping[str, np.ndarray] = {}) -> TrainState:
         """A fresh state, sharded; parameters whose paths `loaded` has are taken from there."""

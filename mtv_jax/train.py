@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # jax takes seconds to import: not before the flags are known
     from mtv_jax.assemble import System
     from mtv_jax.training.checkpoint import Checkpointer
     from mtv_jax.training.state import TrainState
+    from mtv_jax.training.step import TrainStep
     from mtv_jax.training.warm_start import WarmStart
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:key=value,…]")
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     if not _DRY_RUN.value:
         print(runtime.initialize(), flush=True)
     system = System(config, trusted=tuple(cli.TRUST_ROOT.value))
-    print(f"config {fingerprint(config)}", flush=True)
+    print("\n  ".join([f"config {fingerprint(config)}", *system.run.notes]), flush=True)
     if _DRY_RUN.value:
         return _dry_run(system)
     if not _WORKDIR.value:
@@ -65,18 +66,18 @@ def train(system: "System", workdir: pathlib.Path) -> int:
 
     start = _warm_start(system, workdir)
     system.open_data()
-    tokenizer = system.tokenizer.sha256 if system.tokenizer else ""
-    meaning = rundir.Meaning(config=system.config, tokenizer=tokenizer)
+    meaning = rundir.Meaning(config=system.config, tokenizer=system.tokenizer_hash)
     rundir.open_rundir(workdir, meaning, allow_changed=_ALLOW.value)
     cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
     saver = Checkpointer(workdir, system.checkpoint)
     try:
+        step = _step(system, workdir, saver.latest)
         state = _first_state(system, workdir, saver, start)
         del start  # frees a model's worth of host memory
         batches = system.batches(_first_batch(system, state))
         rundir.record_run(workdir, meaning)
         plan.write(system.model, system.abstract_state, workdir)
-        complete = _loop(system, workdir).run(state, batches, saver)
+        complete = _loop(system, workdir, step).run(state, batches, saver)
     finally:
         saver.close()
     if not complete:
@@ -95,10 +96,20 @@ def _warm_start(system: "System", workdir: pathlib.Path) -> "WarmStart | None":
 
     if not system.init.source or steps_in(workdir):
         return None
-    source = read_source(system.init, system.tokenizer.sha256)
+    source = read_source(system.init, system.tokenizer_hash)
     start = fit(source.title, source.params, system.abstract_state.params)
     print(start.summary(), flush=True)
     return start
+
+
+def _step(system: "System", workdir: pathlib.Path, done: int | None) -> "TrainStep":
+    """The step, compiled before any data is read; of a complete run it is never called."""
+    if (done or 0) >= system.run.total_steps:
+        return system.train_step
+    plan = system.memory_plan()
+    plan.write(workdir)
+    print(plan.describe(), flush=True)
+    return system.compiled_step
 
 
 def _first_state(
@@ -128,13 +139,13 @@ def _first_batch(system: "System", state: "TrainState") -> int:
     return batch
 
 
-def _loop(system: "System", workdir: pathlib.Path) -> Any:
+def _loop(system: "System", workdir: pathlib.Path, step: "TrainStep") -> Any:
     from mtv_jax.training.loop import Loop
 
     return Loop(
         workdir=workdir,
         mesh=system.mesh,
-        step=system.train_step,
+        step=step,
         frozen=system.frozen,
         put=system.put,
         total_steps=system.run.total_steps,

@@ -23,9 +23,9 @@ T = TypeVar("T")
 TRUSTED_ROOTS = ("mtv_jax", "input_pipeline", "tools")
 
 # Fields that may change between two launches of one run: they move it to other hardware, paths or
-# logging without changing what is computed. All others are semantic.
+# logging, or only say why (`notes`), without changing what is computed. All others are semantic.
 OPERATIONAL = re.compile(
-    r"^(mesh|log|checkpoint|evals|init|watchdog_seconds|micro_batches)(\.|$)"
+    r"^(mesh|log|checkpoint|evals|init|watchdog_seconds|micro_batches|notes)(\.|$)"
     r"|^input\.(workers|read_threads|prefetch|tokenizer)$|^input\.stores\.[^.]+\.path$"
     r"|^model\.(remat|scan_unroll|attn_impl)$|^objectives\.[^.]+\.chunk$"
 )

@@ -86,7 +86,7 @@ class ProgressLine:
 
     def __init__(self, total_steps: int):
         self._total = total_steps
-        self._first: tuple[int, float] | None = None  # step and time; the compiling is over
+        self._first: tuple[int, float] | None = None  # step and time; all has started up
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Prints the line on stdout."""

@@ -83,6 +83,7 @@ BASE = {
     "optim": {"lr": 1e-3},
     "mesh": {"data": -1},
     "micro_batches": 1,
+    "notes": [],
     "input": {"workers": 2, "canvas": 0, "stores": {"train": {"path": "a", "weight": 1.0}}},
     "model": {"remat": "none", "dtype": "bfloat16"},
 }
@@ -93,6 +94,7 @@ BASE = {
     [
         ("mesh.data", 4, True),
         ("micro_batches", 4, True),
+        ("notes", ["why"], True),
         ("input.workers", 8, True),
         ("input.stores.train.path", "b", True),
         ("model.remat", "full", True),

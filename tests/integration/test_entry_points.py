@@ -34,9 +34,17 @@ def trained(world, tmp_path_factory) -> pathlib.Path:
 
 
 def test_smoke_run_dir_evaluation_and_export(world, trained):
-    for name in ("config.json", "config.diff", "env.txt", "git.txt", "plan.txt", "params.tsv"):
+    for name in ("config.json", "config.diff", "env.txt", "git.txt", "plan.txt", "memory.txt"):
         assert (trained / name).exists(), name
-    for name in ("metrics.jsonl", "tb", "evals/00000006.json", "ckpt/6", "DONE", "logs/host0.txt"):
+    for name in (
+        "params.tsv",
+        "metrics.jsonl",
+        "tb",
+        "evals/00000006.json",
+        "ckpt/6",
+        "DONE",
+        "logs/host0.txt",
+    ):
         assert (trained / name).exists(), name
     assert "optim.lr" not in (trained / "config.diff").read_text()
 
@@ -80,6 +88,18 @@ def test_the_same_suite_on_eight_devices_gives_the_same_numbers(trained):
     one = json.loads((trained / "evals" / "00000006.json").read_text())
     for key, entry in one.items():
         assert eight[key]["value"] == pytest.approx(entry["value"], rel=1e-5), key
+
+
+def test_the_step_compiles_once_and_before_any_data(world, tmp_path):
+    """Not at all when nothing is left to do."""
+    command = ["env", "JAX_LOG_COMPILES=1"]
+    command += train_command(world, tmp_path / "run", total_steps=3)
+    lines = run(command).splitlines()
+    told = (tmp_path / "run" / "memory.txt").read_text().strip()
+    assert told.startswith("memory per device: parameters ") and told in lines
+    compiled = [line for line in lines if "Finished XLA compilation of jit(train_step)" in line]
+    assert len(compiled) == 1
+    assert "jit(train_step)" not in run(command)
 
 
 def test_the_same_command_after_the_end_does_nothing(world, trained):
@@ -128,6 +148,8 @@ def test_bad_command_lines_are_one_line(world, tmp_path):
     assert "could not convert" in _error([*good, "--config.optim.lr=fast"])
     assert "workdir" in _error([*good, "--workdirr=x"])
     assert "unknown task 'depht'" in _error([*good, "--config=configs/mtv_b16.py:tasks=vl+depht"])
+    budget = "--config=configs/mtv_b16.py:chips=1,hours=1,chip=rtx409"
+    assert "chip='rtx409' is not one of" in _error([*good, budget])
     assert "configs/nothing.py" in _error([*good, "--config=configs/nothing.py"])
     (tmp_path / "file").touch()
     unwritable = [x for x in good if not x.startswith("--workdir")]
@@ -144,6 +166,14 @@ def test_1_parameter_totals_by_dry_run(name, scale, total):
     config = f"--config=configs/{name}.py:tasks=vl,scale={scale}"
     output = run([sys.executable, "-m", "mtv_jax.train", config, "--dry_run"])
     assert output.splitlines()[-1] == f"total {total}"
+
+
+def test_a_budget_is_explained_by_dry_run():
+    config = "--config=configs/mtv_b16.py:chips=1,hours=24,chip=rtx4090"
+    lines = run([sys.executable, "-m", "mtv_jax.train", config, "--dry_run"]).splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("config "))
+    assert lines[first + 1].startswith("  budget 1 x rtx4090, 24 h")
+    assert lines[first + 2].startswith("  batch_size 4096 -> 1024: ")
 
 
 def _start_two(command) -> list[subprocess.Popen]:

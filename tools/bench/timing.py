@@ -43,15 +43,19 @@ class StepTiming:
         return self.batch_size / self.median_s
 
 
-def time_step(system: System, *, steps: int, profile: str = "") -> StepTiming:
-    """Runs the training step on one fake batch, each step waited for."""
-    local = fake_batch(
+def local_batch(system: System) -> dict[str, Any]:
+    """This process's rows of a fake batch."""
+    return fake_batch(
         system.fields,
         batch_size=len(local_rows(system.mesh, system.run.batch_size)),
         canvas=system.canvas,
         text_length=system.input.text_length,
     )
-    state, batch = system.init_state(), system.put(local)
+
+
+def time_step(system: System, *, steps: int, profile: str = "") -> StepTiming:
+    """Runs the training step on one fake batch, each step waited for."""
+    state, batch = system.init_state(), system.put(local_batch(system))
 
     def timed() -> float:
         nonlocal state

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benches measure something on a tiny system."""
 
+import jax
 import pytest
 
 from mtv_jax.assemble import System
 from mtv_jax.core.errors import UserError
 from tests.tools.tiny import tiny_config
-from tools.bench import loader, timing
+from tools.bench import loader, microbatches, timing
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +33,36 @@ def test_workers_are_numbers(text):
     assert loader._parse_workers(["0", "12"]) == [0, 12]
     with pytest.raises(UserError, match="should be numbers"):
         loader._parse_workers([text])
+
+
+@pytest.fixture(scope="module")
+def systems(world) -> list[System]:
+    """One device, 1, 2 and 8 micro-batches."""
+    config = tiny_config(world)
+    config["model"]["scan_unroll"] = 1  # compiles faster
+    one = jax.devices()[:1]
+    return [System({**config, "micro_batches": n}, devices=one) for n in (1, 2, 8)]
+
+
+def test_micro_batches_save_memory_and_change_nothing(systems):
+    rows = list(microbatches.measure(systems))
+    assert [row.micro_batches for row in rows] == [1, 2, 8]
+    temporaries = [row.plan.temporaries for row in rows]
+    assert temporaries == sorted(temporaries, reverse=True) and len(set(temporaries)) == 3
+    for row in rows:
+        assert row.loss == pytest.approx(rows[0].loss, rel=1e-5) and row.difference < 1e-5
+    assert rows[0].difference == 0 < rows[2].difference, "something was compared"
+
+
+def test_compiling_alone_computes_nothing(systems, monkeypatch):
+    monkeypatch.setattr(System, "init_state", lambda self: pytest.fail("a state was made"))
+    (row,) = microbatches.measure(systems[2:], compile_only=True)
+    assert row.cells()[0] == "8" and row.cells()[3:] == ("-", "-")
+    assert row.cells()[1] == f"{row.plan.temporaries / 2**20:,.1f} MiB"
+
+
+@pytest.mark.parametrize("text", ["a", "0", ""])
+def test_micro_batches_are_numbers(text):
+    assert microbatches.parse_counts(["1", "8"]) == [1, 8]
+    with pytest.raises(UserError, match="should be numbers, such as 1,2,8"):
+        microbatches.parse_counts([text])
