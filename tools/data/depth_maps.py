@@ -80,6 +80,13 @@ class Report:
         self.rejected.merge(other.rejected)
 
 
+def map_names(key: str, suffixes: Sequence[str]) -> list[str]:
+    """The paths below the folder of maps that the map of row `key` may have."""
+    stem, ending = os.path.splitext(key)
+    name = stem if ending.lower() in IMAGE_SUFFIXES else key
+    return [f"{name}{suffix}{ending}" for suffix in suffixes for ending in FORMATS]
+
+
 def label_shard(job: Job, folder: str, shard: int) -> Report:
     """Writes one shard of the sidecar into `folder`."""
     report = Report()
@@ -107,7 +114,7 @@ def _rows(job: Job, shard: int, report: Report) -> Iterator[Mapping[str, Value]]
     for row in range(opened.shard_rows[shard]):
         columns = opened.read(shard, row, ("height", "width"))
         (key,) = columns[store.KEY]
-        names = _names_of(key.decode(errors="surrogateescape"), job.suffixes)
+        names = map_names(key.decode(errors="surrogateescape"), job.suffixes)
         found = [name for name in names if os.path.isfile(job.maps / name)]
         report.seen.update(found)
         record = {store.KEY: key}
@@ -122,13 +129,6 @@ def _rows(job: Job, shard: int, report: Report) -> Iterator[Mapping[str, Value]]
             report.rejected.add(rejected.reason, f"{found[0]}: {rejected.detail}")
         yield record
         parallel.count_done(1)
-
-
-def _names_of(key: str, suffixes: Sequence[str]) -> list[str]:
-    """The paths below the folder of maps that the map of `key` may have."""
-    stem, ending = os.path.splitext(key)
-    name = stem if ending.lower() in IMAGE_SUFFIXES else key
-    return [f"{name}{suffix}{ending}" for suffix in suffixes for ending in FORMATS]
 
 
 def _encode(job: Job, path: pathlib.Path, image_size: tuple[int, int]) -> bytes:
@@ -186,7 +186,7 @@ def _check_any(job: Job, report: Report, maps: Sequence[str]) -> None:
     """Refuses a sidecar without a map."""
     if not report.seen:
         key = store.Store.open(job.path).read(0, 0, [])[store.KEY][0].decode(errors="replace")
-        wanted = " or ".join(_names_of(key, job.suffixes))
+        wanted = " or ".join(map_names(key, job.suffixes))
         raise UserError(
             f"no map belongs to a row: for the row {key} of {job.path} want {wanted} below "
             f"{job.maps}, which has {maps[0]}: see --maps and --suffix"

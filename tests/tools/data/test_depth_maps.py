@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from input_pipeline import decode
-from input_pipeline.store import Store
+from input_pipeline.store import Store, finish_store, write_shard
 from mtv_jax.core.fields import DEPTH
-from tools.data import depth_maps, ingest, verify
+from tools.data import depth_maps, depth_values, ingest, verify
 
 _WIDTH, _HEIGHT = 48, 40
 _NAMES = ("a.jpg", "cats/b.JPG", "cats/c.v2.png")
@@ -136,10 +136,12 @@ def test_holes_take_the_nearest_value(path, maps, ending):
     assert (label[:, : _WIDTH // 2] == 65535).all() and (label[:, _WIDTH // 2 :] == 0).all()
 
 
-@pytest.mark.parametrize("are", ["depth", "disparity"])
-def test_numbers_that_are_not_finite_are_unknown(path, maps, are):
+@pytest.mark.parametrize(
+    ("are", "unknown"), [("depth", [np.nan, np.inf, -1]), ("disparity", [np.nan, np.inf, -np.inf])]
+)
+def test_unknown_floats_take_the_nearest_value(path, maps, are, unknown):
     values = _RAMP.astype(np.float32)
-    values[0, :3] = [np.nan, np.inf, -np.inf]
+    values[0, :3] = unknown
     filled = values.copy()
     filled[0, :3] = values[0, 3]
     _save(maps / "a.npy", values)
@@ -211,7 +213,8 @@ def test_damaged_files_are_left_out(path, maps, capsys, name):
 def test_large_maps_are_shrunk_for_training_alone(tmp_path, picture, maps):
     _make_store(tmp_path, picture, (96, 72), ["a.jpg"])
     store = tmp_path / "store"
-    blocks = np.kron(np.array([[1, 2], [3, 4]], np.uint16), np.ones((300, 402), np.uint16))
+    blocks = np.array([[100, 200], [300, 400]], np.uint16)
+    blocks = blocks.repeat(300, axis=0).repeat([351, 453], axis=1)
     _save(maps / "a.png", blocks)  # half a percent off the aspect
     assert _run(store, maps, "disparity") == 0
     assert _run(store, maps, "disparity", "--column", "metric_depth") == 0
@@ -219,7 +222,27 @@ def test_large_maps_are_shrunk_for_training_alone(tmp_path, picture, maps):
     assert label.shape == (288, 384) and truth.shape == (600, 800)
     corners = np.ix_([0, -1], [0, -1])
     assert label[corners].tolist() == [[0, 21845], [43690, 65535]]
-    assert truth[corners].tolist() == [[1, 2], [3, 4]] and set(np.unique(truth)) == {1, 2, 3, 4}
+    assert truth[corners].tolist() == [[100, 200], [300, 400]]
+    assert np.unique(truth).tolist() == [100, 200, 300, 400], "never a mixture"
+
+
+def test_shrinking_averages():
+    noise = np.random.default_rng(0).normal(0, 100, (288 * 4, 384 * 4))
+    noise[:, 768:] += 1000
+    left, right = np.split(depth_values.to_label(noise, "disparity", (72, 96), 0), 2, axis=1)
+    assert 0.2 < (left.std() / (right.mean() - left.mean())) / (100 / 1000) < 0.3, "a quarter"
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("a/b.c.JPEG", ["a/b.c.png", "a/b.c.npy", "a/b.c_d.png", "a/b.c_d.npy"]),
+        ("a.b/7", ["a.b/7.png", "a.b/7.npy", "a.b/7_d.png", "a.b/7_d.npy"]),
+        ("view.7", ["view.7.png", "view.7.npy", "view.7_d.png", "view.7_d.npy"]),
+    ],
+)
+def test_names_of_maps(key, names):
+    assert depth_maps.map_names(key, ("", "_d")) == names
 
 
 def test_suffixes_choose_among_maps(path, maps, capsys):
@@ -259,6 +282,13 @@ def test_no_map_for_any_row(path, maps, capsys):
     assert "for the row a.jpg of" in error and "want a.png or a.npy below" in error
     assert "which has cats/other.png: see --maps and --suffix" in error
     assert not list(path.glob("*depth_v1*"))
+
+
+def test_a_store_that_does_not_know_its_sizes(tmp_path, maps, capsys):
+    write_shard(tmp_path / "bare", "images", 0, [{"key": "a"}])
+    finish_store(tmp_path / "bare", "bare", [], {})
+    assert _run(tmp_path / "bare", maps, "depth") == 2
+    assert "bare has no columns height and width" in capsys.readouterr().err
 
 
 def test_a_folder_without_maps(path, maps, capsys):
