@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth maps that you already have, as a sidecar: `python -m tools.data.depth_maps --help`.
+"""Depth maps that you already have, from a model or a sensor, as a sidecar of a store.
+
+    python -m tools.data.depth_maps --store stores/photos --maps maps --are disparity
 
 Which map belongs to which row: `MAPS/cats/01.png` or `MAPS/cats/01.npy` to the row of key
 `cats/01.jpg`, that is, to the key without the ending of an image. A store made from a folder of
@@ -14,7 +16,9 @@ metric_depth (truth to measure against) numbers stay as they are, 0 is unknown, 
 not fit uint16 are scaled so that the largest of the map is 65535.
 
 Unknown is in depth: 0, less, or not finite; in disparity: not finite, and for --column metric_depth
-0 and less too. A row whose map cannot be used gets none, and the summary says why.
+0 and less too. (In a disparity to train on, 0 is the farthest: give the disparity of a stereo
+camera, where 0 is a hole, as .npy with NaN there.) A row whose map cannot be used gets none, and
+the summary says why.
 """
 
 import argparse

@@ -309,6 +309,13 @@ def test_an_existing_sidecar_is_safe(path, maps, capsys):
     np.testing.assert_array_equal(_read(path)["a.jpg"], _scaled(_RAMP))
 
 
+def test_leftovers_of_another_writer_go(path, maps):
+    write_shard(path, "depth_v1", 7, [{"key": "a.jpg"}])
+    _save(maps / "a.png", _RAMP)
+    assert _run(path, maps, "depth") == 0
+    assert _read(path)["a.jpg"] is not None
+
+
 @pytest.mark.parametrize("name", ["images", "store", "../depth_v1", "depth"])
 def test_a_name_that_is_no_sidecar(path, maps, capsys, name):
     _save(maps / "a.png", _RAMP)
