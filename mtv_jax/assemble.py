@@ -3,8 +3,6 @@
 
 import dataclasses
 import functools
-import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -24,25 +22,20 @@ from mtv_jax.core.passes import (
     ImageView,
     TextView,
     View,
-    Wants,
     merge_plans,
     needs_mask_token,
     needs_text_tower,
 )
 from mtv_jax.dist.mesh import MeshConfig, batch_sharding, local_rows, make_mesh, put_batch
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
-from mtv_jax.interop.loading import load_folder
-from mtv_jax.interop.save import MODEL_FILE
-from mtv_jax.interop.trained import TrainedEncoder
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective
 from mtv_jax.training import memory
-from mtv_jax.training.checkpoint import CheckpointConfig, Checkpointer, load_numpy, newest_step
+from mtv_jax.training.checkpoint import CheckpointConfig
 from mtv_jax.training.ema import EmaConfig
 from mtv_jax.training.init_source import InitConfig
 from mtv_jax.training.model import Model, Weights
 from mtv_jax.training.optim import OptimConfig, Optimizer
-from mtv_jax.training.rundir import run_config, run_tokenizer
 from mtv_jax.training.state import StateFactory, TrainState
 from mtv_jax.training.step import make_train_step
 from mtv_jax.views.batch import BatchSpec
@@ -373,75 +366,6 @@ class System:
     def evaluators(self) -> tuple[Evaluator, ...]:
         """The config's evaluators."""
         return tuple(named_objects("evals", self.run.evals, self._trusted))
-
-
-def restored(
-    workdir: pathlib.Path,
-    config: Section,
-    *,
-    step: int | None = None,
-    trusted: tuple[str, ...] = (),
-) -> tuple[System, TrainState]:
-    """A run's system and a checkpoint of it (the newest by default), on the devices that are here.
-
-    Raises:
-        UserError: no such checkpoint, or one of another model.
-    """
-    here = {"mesh": {"data": -1, "fsdp": 1}, "micro_batches": 1}
-    system = System({**config, **here}, trusted=trusted)
-    saver = Checkpointer(workdir, system.checkpoint)
-    try:
-        return system, saver.restore(system.abstract_state, step)
-    finally:
-        saver.close()
-
-
-def open_model(
-    path: str | os.PathLike[str], *, step: int | None = None, trusted: tuple[str, ...] = ()
-) -> TrainedEncoder:
-    """The encoder of an exported folder, or of a run.
-
-    Args:
-        path: the folder, or the run directory.
-        step: checkpoint of the run; the newest by default.
-        trusted: package roots whose classes it may name besides our own.
-
-    Raises:
-        UserError: neither is there.
-    """
-    root = pathlib.Path(path)
-    if (root / MODEL_FILE).is_file():
-        return load_folder(root, trusted=trusted)
-    if (root / "config.json").is_file():
-        return open_run(root, step=step, trusted=trusted)
-    raise UserError(f"{root} is neither a run (config.json) nor an exported folder ({MODEL_FILE})")
-
-
-def open_run(
-    workdir: pathlib.Path, *, step: int | None = None, trusted: tuple[str, ...] = ()
-) -> TrainedEncoder:
-    """The encoder of a run's checkpoint (the newest by default), as it would be exported.
-
-    Raises:
-        UserError: no such checkpoint, or the run's tokenizer is gone.
-    """
-    config = run_config(workdir)
-    step = newest_step(workdir) if step is None else step
-    params = load_numpy(workdir, step, ("params",))["params"]
-    has_text = "text" in params["backbone"]
-    encoder = cfg.build(Encoder, config["model"], "model")
-    objectives = named_objects("objectives", config["objectives"], trusted)
-    return TrainedEncoder(
-        encoder=dataclasses.replace(encoder, has_text_tower=has_text, dtype="float32"),
-        params=params,
-        objectives={o.name: o for o in objectives if o.predicts() != Wants()},
-        tokenizer=run_tokenizer(workdir, config) if has_text else None,
-        provenance={
-            "step": step,
-            "fingerprint": cfg.fingerprint(config),
-            "config": cfg.semantic(config),  # without the paths of this machine
-        },
-    )
 
 
 def named_objects(section: str, specs: Section, trusted: tuple[str, ...]) -> Iterator[Any]:

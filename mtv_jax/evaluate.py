@@ -57,8 +57,8 @@ def _run(
     workdir: str, config: dict[str, Any] | None
 ) -> "tuple[Sequence[Evaluator], EvalContext, dict]":
     """Evaluators, context and provenance of a run's checkpoint, on whatever devices are here."""
-    from mtv_jax.assemble import restored
     from mtv_jax.core.config import fingerprint
+    from mtv_jax.reopen import restored
     from mtv_jax.training.rundir import run_config
 
     trained = run_config(pathlib.Path(workdir))

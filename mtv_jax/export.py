@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; it is the run to export")
     workdir = pathlib.Path(_WORKDIR.value)
-    from mtv_jax.assemble import open_run
     from mtv_jax.interop.save import save_folder
+    from mtv_jax.reopen import open_run
 
     trained = open_run(workdir, step=_STEP.value, trusted=tuple(cli.TRUST_ROOT.value))
     step, fingerprint = trained.provenance["step"], trained.provenance["fingerprint"]

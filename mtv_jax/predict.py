@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--model is missing; it is a run directory or an exported folder")
     names = _names([pathlib.Path(path) for path in argv[1:]])
     output = _prepared(pathlib.Path(_OUTPUT.value))
-    from mtv_jax.assemble import open_model
+    from mtv_jax.reopen import open_model
 
     model = open_model(_MODEL.value, step=_STEP.value, trusted=tuple(cli.TRUST_ROOT.value))
     captions = _captions(model)

@@ -74,7 +74,7 @@ def restore(
     Raises:
         UserError: no checkpoint, or a config or tokenizer that cannot be.
     """
-    from mtv_jax.assemble import restored
+    from mtv_jax.reopen import restored
 
     system, state = restored(workdir, config, trusted=tuple(trusted))
     return system.evaluators, system.eval_context(state)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finished runs and exported folders, opened again: to evaluate, to predict, to export."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from mtv_jax.assemble import System, named_objects
+from mtv_jax.core import config as cfg
+from mtv_jax.core.errors import UserError
+from mtv_jax.core.passes import Wants
+from mtv_jax.interop.loading import load_folder
+from mtv_jax.interop.save import MODEL_FILE
+from mtv_jax.interop.trained import TrainedEncoder
+from mtv_jax.models.encoder import Encoder
+from mtv_jax.training.checkpoint import Checkpointer, load_numpy, newest_step
+from mtv_jax.training.rundir import run_config, run_tokenizer
+from mtv_jax.training.state import TrainState
+
+
+def restored(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    *,
+    step: int | None = None,
+    trusted: tuple[str, ...] = (),
+) -> tuple[System, TrainState]:
+    """A run's system and a checkpoint of it (the newest by default), on the devices that are here.
+
+    Raises:
+        UserError: no such checkpoint, or one of another model.
+    """
+    here = {"mesh": {"data": -1, "fsdp": 1}, "micro_batches": 1}
+    system = System({**config, **here}, trusted=trusted)
+    saver = Checkpointer(workdir, system.checkpoint)
+    try:
+        return system, saver.restore(system.abstract_state, step)
+    finally:
+        saver.close()
+
+
+def open_model(
+    path: str | os.PathLike[str], *, step: int | None = None, trusted: tuple[str, ...] = ()
+) -> TrainedEncoder:
+    """The encoder of an exported folder, or of a run.
+
+    Args:
+        path: the folder, or the run directory.
+        step: checkpoint of the run; the newest by default.
+        trusted: package roots whose classes it may name besides our own.
+
+    Raises:
+        UserError: neither is there.
+    """
+    root = pathlib.Path(path)
+    if (root / MODEL_FILE).is_file():
+        return load_folder(root, trusted=trusted)
+    if (root / "config.json").is_file():
+        return open_run(root, step=step, trusted=trusted)
+    raise UserError(f"{root} is neither a run (config.json) nor an exported folder ({MODEL_FILE})")
+
+
+def open_run(
+    workdir: pathlib.Path, *, step: int | None = None, trusted: tuple[str, ...] = ()
+) -> TrainedEncoder:
+    """The encoder of a run's checkpoint (the newest by default), as it would be exported.
+
+    Raises:
+        UserError: no such checkpoint, or the run's tokenizer is gone.
+    """
+    config = run_config(workdir)
+    step = newest_step(workdir) if step is None else step
+    params = load_numpy(workdir, step, ("params",))["params"]
+    has_text = "text" in params["backbone"]
+    encoder = cfg.build(Encoder, config["model"], "model")
+    objectives = named_objects("objectives", config["objectives"], trusted)
+    return TrainedEncoder(
+        encoder=dataclasses.replace(encoder, has_text_tower=has_text, dtype="float32"),
+        params=params,
+        objectives={o.name: o for o in objectives if o.predicts() != Wants()},
+        tokenizer=run_tokenizer(workdir, config) if has_text else None,
+        provenance={
+            "step": step,
+            "fingerprint": cfg.fingerprint(config),
+            "config": cfg.semantic(config),  # without the paths of this machine
+        },
+    )
