@@ -106,48 +106,71 @@ class LinearDepth(RelativeDepth):
     """Ridge regression from frozen features of a patch to its disparity.
 
     Features of a patch are its final token and the image's pooled vector; what is regressed is the
-    mean over the patch of the label, standardised per image. Closed form: nothing to tune or seed.
+    mean over the patch of the label, standardised per image. Every position has its own intercept,
+    so that without any use of the features the prediction is the mean map, the chance level. Closed
+    form: nothing to tune or seed.
 
     Attributes:
-        ridge: penalty, as a share of the features' mean square.
+        ridge: penalty, as a share of the features' mean variance.
     """
 
     ridge: float = at_least(0.0, 1e-3)
 
     def predictions(self, ctx: EvalContext) -> Iterator[Map]:
-        weights = self.fit(ctx)
+        fit = self.fit(ctx)
         for features in _patch_features(ctx, self.data):
-            grid = round(features.shape[1] ** 0.5)
-            yield from (features @ weights).reshape(-1, grid, grid)
+            maps = (features - fit.mean_features) @ fit.weights + fit.mean_labels
+            yield from maps.reshape(len(maps), *_square(maps.shape[1]))
 
-    def fit(self, ctx: EvalContext) -> Float[np.ndarray, " f"]:
-        """Weights of the features, the last of which is 1."""
-        row = 0
-        width = 2 * ctx.model.encoder.embed_dim + 1
-        gram, moment = np.zeros((width, width)), np.zeros(width)
+    def fit(self, ctx: EvalContext) -> "_Fit":
+        """The regression over `train`, in one pass over its images."""
+        count, gram, moment, features_sum, labels_sum = 0, 0.0, 0.0, 0.0, 0.0
         for features in _patch_features(ctx, self.train):
-            grid = round(features.shape[1] ** 0.5)
-            rows = range(row, row + len(features))
-            labels = np.stack([self._patch_labels(index, grid) for index in rows])
-            x = features.reshape(-1, width)
-            gram += x.T @ x
-            moment += x.T @ labels.reshape(-1)
-            row += len(features)
-        penalty = self.ridge * np.trace(gram) / width
-        return np.linalg.solve(gram + penalty * np.eye(width), moment)
+            rows = range(count, count + len(features))
+            labels = np.stack([self._patch_labels(row, features.shape[1]) for row in rows])
+            count += len(features)
+            x = features.reshape(-1, features.shape[-1])
+            gram = gram + x.T @ x
+            moment = moment + x.T @ labels.reshape(-1)
+            features_sum = features_sum + features.sum(axis=0, dtype=np.float64)
+            labels_sum = labels_sum + labels.sum(axis=0)
+        mean_features, mean_labels = (
+            np.asarray(features_sum) / count,
+            np.asarray(labels_sum) / count,
+        )
+        covariance = np.asarray(gram) - count * mean_features.T @ mean_features
+        penalty = self.ridge * np.trace(covariance) / len(covariance)
+        weights = np.linalg.solve(
+            covariance + penalty * np.eye(len(covariance)),
+            np.asarray(moment) - count * mean_features.T @ mean_labels,
+        )
+        return _Fit(weights=weights, mean_features=mean_features, mean_labels=mean_labels)
 
-    def _patch_labels(self, row: int, grid: int) -> Float[np.ndarray, " n"]:
-        patches = resize_map(self.train.raster(row, self.label), (grid, grid)).reshape(-1)
+    def _patch_labels(self, row: int, count: int) -> Float[np.ndarray, " n"]:
+        patches = resize_map(self.train.raster(row, self.label), _square(count)).reshape(-1)
         return (patches - patches.mean()) / max(patches.std(), 1e-6)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """A linear map of features about their mean at each position."""
+
+    weights: Float[np.ndarray, " f"]
+    mean_features: Float[np.ndarray, "n f"]
+    mean_labels: Float[np.ndarray, " n"]
+
+
 def _patch_features(ctx: EvalContext, data: EvalSet) -> Iterator[Float[np.ndarray, "b n f"]]:
-    """Patch tokens, pooled vector and 1, float32, a batch at a time."""
+    """Patch tokens beside the pooled vector, float32, a batch at a time."""
     for features in ctx.batches(data, Wants(tokens=True, pooled=True)):
         tokens, pooled = (wanted(f).astype(np.float32) for f in (features.tokens, features.pooled))
-        shared = np.pad(pooled, ((0, 0), (0, 1)), constant_values=1.0)[:, None]
-        repeated = np.broadcast_to(shared, (*tokens.shape[:2], shared.shape[-1]))
+        repeated = np.broadcast_to(pooled[:, None], (*tokens.shape[:2], pooled.shape[-1]))
         yield np.concatenate([tokens, repeated], axis=-1)
+
+
+def _square(count: int) -> tuple[int, int]:
+    side = round(count**0.5)
+    return side, side
 
 
 def absrel(prediction: Map, truth: Map) -> float:

@@ -75,7 +75,7 @@ def test_residual_convs_add_to_their_input():
 def test_22_the_last_convolution_of_a_fusion_commutes_with_upsampling():
     """Why it may run first: both are linear, one over channels, the other over pixels."""
     x = jax.random.normal(jax.random.key(0), (1, 5, 5, 4))
-    conv = dpt._conv(6, 1, "conv")
+    conv = dpt._conv1(6, "conv")
     params = conv.init(jax.random.key(1), x)
     before = dpt._upsample(conv.apply(params, x), 10, 10)
     after = conv.apply(params, dpt._upsample(x, 10, 10))

@@ -202,6 +202,7 @@ def _our_params(head: Any) -> dict[str, np.ndarray]:
             values = values.transpose(0, 2, 3, 1)  # i o h w to i h w o
         elif kind == "weight":
             values = values.transpose(2, 3, 1, 0)  # o i h w to h w i o
+            values = values[0, 0] if values.shape[:2] == (1, 1) else values  # ours are matrices
         params[f"params/{layers[layer]}/{'kernel' if kind == 'weight' else kind}"] = values
     return params
 
