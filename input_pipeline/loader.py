@@ -84,12 +84,21 @@ def open_streams(
         if field.name not in columns:
             raise UserError(
                 f"no store of input.stores has the column {field.name!r}"
-                f"{closest(field.name, columns)}; open the sidecar that holds it with "
-                "--config.input.stores.<name>.sidecars, or leave out the objective that reads it"
+                f"{closest(field.name, columns)}; {_remedy(stores, streams, field.name)}"
             )
         if field.encode == "vocabulary":
             raise UserError(f"the loader cannot read the column {field.name!r}: a vocabulary")
     return streams
+
+
+def _remedy(stores: Mapping[str, StoreConfig], streams: tuple[Stream, ...], column: str) -> str:
+    for name, stream in zip(stores, streams, strict=True):
+        if found := stream.store.sidecars_with(column):
+            return f"open it with --config.input.stores.{name}.sidecars=\"('{found[0]}',)\""
+    return (
+        "write a sidecar that holds it (`python -m tools.data.depth_maps` for depth maps that you "
+        "have), or leave out the objective that reads it"
+    )
 
 
 def _open_stream(name: str, config: StoreConfig) -> Stream:

@@ -89,13 +89,16 @@ class Store:
     @property
     def sidecars(self) -> tuple[str, ...]:
         """Names of all finished sidecars, opened or not."""
-        return tuple(
-            sorted(
-                manifest.stem
-                for manifest in self.path.glob("*.json")
-                if any(self.path.glob(f"{manifest.stem}-*.tfrecord"))
-            )
-        )
+        return _sidecars_in(self.path)
+
+    def sidecars_with(self, column: str) -> list[str]:
+        """Names of the finished sidecars that hold a column, opened or not."""
+        manifests = {name: _read_sidecar_manifest(self.path, name) for name in self.sidecars}
+        return [
+            name
+            for name, manifest in manifests.items()
+            if any(field["name"] == column for field in manifest["fields"])
+        ]
 
     def fields_of(self, holder: str) -> tuple[Field, ...]:
         """The columns that the base (`BASE`) or one opened sidecar brings."""
@@ -336,11 +339,26 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
         ) from error
 
 
+def _sidecars_in(path: pathlib.Path) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            manifest.stem
+            for manifest in path.glob("*.json")
+            if any(path.glob(f"{manifest.stem}-*.tfrecord"))
+        )
+    )
+
+
 def _read_sidecar_manifest(path: pathlib.Path, sidecar: str) -> dict[str, Any]:
     try:
         return _load(path / f"{sidecar}.json", ("fields",))
     except FileNotFoundError as error:
-        raise StoreError(f"the store {path} has no finished sidecar {sidecar!r}") from error
+        there = ", ".join(_sidecars_in(path)) or "none"
+        raise StoreError(
+            f"the store {path} has no finished sidecar {sidecar!r} (it has: {there}); write it "
+            "first (`python -m tools.data.depth_maps` for depth maps that you have), or leave out "
+            "the objective that reads it"
+        ) from error
 
 
 def _load(path: pathlib.Path, keys: Sequence[str]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_without_pictures_the_page_says_why(workdir, case):
     config = json.loads((workdir / "config.json").read_text())
     if case == "no evaluators":
         _edit_config(workdir, evals={"heldout": config["evals"]["heldout"]})
-        expected = "no zero-shot or retrieval evaluator"
+        expected = "no evaluator of the config has pictures"
     elif case == "no store":
         for spec in config["evals"].values():
             spec["store"] = "gone"

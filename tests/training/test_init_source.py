@@ -12,7 +12,8 @@ import pytest
 from mtv_jax.assemble import System
 from mtv_jax.core.errors import UserError
 from mtv_jax.dist.rules import path_string
-from mtv_jax.interop.save import Export, save_hf
+from mtv_jax.interop.save import save_folder
+from mtv_jax.interop.trained import TrainedEncoder
 from mtv_jax.training.checkpoint import Checkpointer
 from mtv_jax.training.init_source import InitConfig, read_source
 from tests.tools.tiny import tiny_config
@@ -22,7 +23,7 @@ OLD, NEW = 3, 12
 
 @pytest.fixture(scope="module")
 def system(world) -> System:
-    return System(tiny_config(world))
+    return System(tiny_config(world, tasks="vl+depth"))
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +56,18 @@ def test_the_newest_checkpoint_or_the_one_that_is_named(system, workdir, params)
         read_source(InitConfig(source=str(workdir), step=5), system.tokenizer.sha256)
 
 
-def test_an_exported_folder_gives_towers_scale_and_bias(system, params, tmp_path):
+def test_an_exported_folder_gives_towers_and_heads_that_predict(system, params, tmp_path):
     folder = tmp_path / "export"
-    export = Export(
+    trained = TrainedEncoder(
         encoder=system.model.encoder,
-        params=params["backbone"],
-        logit_scale=2.5,
-        logit_bias=-9.3,
-        tokenizer=system.input.tokenizer,
+        params=params,
+        objectives={o.name: o for o in system.model.objectives if o.name == "depth"},
+        tokenizer=system.tokenizer,
     )
-    save_hf(folder, export)
+    save_folder(folder, trained)
     source = read_source(InitConfig(source=str(folder)), system.tokenizer.sha256)
-    scalars = {"logit_scale": np.float32(2.5), "logit_bias": np.float32(-9.3)}
-    expected = {"backbone": params["backbone"], "heads": {"vl_logits": scalars}}
-    chex.assert_trees_all_equal(source.params, expected)
+    assert source.params["heads"].keys() == {"vl_logits", "depth_dpt"}
+    chex.assert_trees_all_equal(source.params, params)
     with pytest.raises(UserError, match="another tokenizer"):
         read_source(InitConfig(source=str(folder)), "f00")
 
@@ -85,5 +84,5 @@ def test_another_tokenizer_is_refused_and_none_is_not_compared(system, workdir, 
 def test_nothing_there_is_one_line(tmp_path):
     with pytest.raises(UserError, match="/nowhere is not there"):
         read_source(InitConfig(source="/nowhere"), "")
-    with pytest.raises(UserError, match="holds no checkpoint and no export"):
+    with pytest.raises(UserError, match="has no checkpoint yet"):
         read_source(InitConfig(source=str(tmp_path)), "")

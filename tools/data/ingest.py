@@ -317,6 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     print(funnel.table(summary))
+    if not summary[funnel.WRITTEN]:
+        print("no image has a caption: train on what needs none, such as depth (tasks=depth)")
     broken = summary["broken_archives"]
     for source, where in broken.items():
         print(f"{source}: {where}", file=sys.stderr)

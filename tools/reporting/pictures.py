@@ -19,10 +19,12 @@ from mtv_jax.drawing import NEAR, RIGHT, SIDE, WRONG, Text
 
 if TYPE_CHECKING:
     from mtv_jax.evaluators.base import EvalContext, Evaluator
+    from mtv_jax.evaluators.relative_depth import HeadDepth
     from mtv_jax.evaluators.retrieval import Retrieval
     from mtv_jax.evaluators.zeroshot import ZeroShot
 
 _CLASSIFIED = 24  # images of the zero-shot grid
+_DEPTHS = 12  # images of the depth sheet
 _QUERIES = 6  # captions, and images, of the retrieval pictures
 _TOP_CLASSES, _TOP_IMAGES, _TOP_CAPTIONS = 3, 5, 3
 _ACROSS = 8
@@ -62,7 +64,7 @@ def draw_gallery(
         except UserError as error:
             notes.append(f"No pictures of {evaluator.name}: {error}")
     if not pictures and not notes:
-        notes.append("No pictures: the config has no zero-shot or retrieval evaluator.")
+        notes.append("No pictures: no evaluator of the config has pictures of this model.")
     return Gallery(pictures=tuple(pictures), notes=tuple(notes))
 
 
@@ -82,9 +84,14 @@ def restore(
 
 def draw(evaluator: "Evaluator", ctx: "EvalContext") -> list[Picture]:
     """Pictures of what an evaluator measures; none for kinds that have no picture."""
+    from mtv_jax.evaluators.relative_depth import HeadDepth
     from mtv_jax.evaluators.retrieval import Retrieval
     from mtv_jax.evaluators.zeroshot import ZeroShot
 
+    if evaluator.unavailable(ctx.model):
+        return []
+    if isinstance(evaluator, HeadDepth):
+        return [_depths(evaluator, ctx)]
     if isinstance(evaluator, ZeroShot):
         return [_classified(evaluator, ctx)]
     if isinstance(evaluator, Retrieval):
@@ -118,6 +125,27 @@ def _class_cell(
     ]
     lines = [Text(f"true: {names[label]}", "black"), *guesses]
     return drawing.column([drawing.framed(picture, color), drawing.text_box(lines, SIDE, 62)])
+
+
+def _depths(evaluator: "HeadDepth", ctx: "EvalContext") -> Picture:
+    predicted, truths = list(evaluator.predictions(ctx)), list(evaluator.truths())
+    errors = evaluator.errors(predicted)
+    cells = []
+    for row in _spread(len(truths), _DEPTHS):
+        truth = truths[row]
+        shape = (truth.shape[1], truth.shape[0])
+        guess = drawing.colored(predicted[row]).resize(shape, Image.Resampling.BICUBIC)
+        # The sky has no distance; black is as far as it gets.
+        panels = [_image(evaluator, row), drawing.colored(truth), guess]
+        label = drawing.text_box([Text(f"AbsRel {errors[row]:.2f}")], SIDE, 24)
+        cells.append(drawing.column([drawing.row([drawing.framed(p) for p in panels]), label]))
+    return Picture(
+        name=evaluator.name,
+        caption=f"{evaluator.name}: held-out images, their true disparity, and what the model "
+        "predicts; light is near, each map has its own scale, what has no truth is black. AbsRel "
+        "is the error after the affine fit.",
+        image=drawing.grid(cells, 2),
+    )
 
 
 def _retrieved(evaluator: "Retrieval", ctx: "EvalContext") -> list[Picture]:
