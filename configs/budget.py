@@ -70,9 +70,10 @@ COSTS = {
 }
 
 _UTILISATION = 0.3  # of the peak, until `rate=` says what was measured
-_MEMORY_USED = 0.8
+_MEMORY_USED = 0.7  # JAX takes three quarters of a GPU unless it is told otherwise
 _FEWEST_UPDATES = 20_000  # a batch is halved to reach them
 _SMALLEST_BATCH = 512
+_USEFUL_MICRO_BATCH = 32  # smaller ones leave a chip idle
 _LEAST_STEPS = 1000
 _BATCHES_HELD = 4  # the loop keeps three on a chip; one more is cut into micro-batches
 
@@ -93,6 +94,8 @@ def fit(c: ConfigDict, options: ConfigDict) -> None:
     cost = _total([COSTS[c.model.image_tower][task] for task in _counted(options.tasks)])
     images, told = _images(c, options, cost)
     halved = _halved(c.batch_size, images)
+    while halved >= 2 * _SMALLEST_BATCH and not _fits(c, options, cost, halved):
+        halved //= 2
     if images < _LEAST_STEPS * halved:
         raise ValueError(
             f"{told}: {images // halved} steps of {halved}, fewer than {_LEAST_STEPS}; give more "
@@ -156,19 +159,35 @@ def _halved(batch: int, images: int) -> int:
     return batch
 
 
-def _micro_batches(c: ConfigDict, options: ConfigDict, cost: Cost, images: int) -> int:
-    """The smallest power of two whose micro-batches fit beside the state, `images` on a chip."""
-    teacher = 4 if any(member for _, member in c.ema.rules) else 0
+def _fits(c: ConfigDict, options: ConfigDict, cost: Cost, batch: int) -> bool:
+    """Whether micro-batches of a useful size fit into memory."""
+    images = -(-batch // options.chips)
+    room = _room(c, options, cost, images)
+    return room >= min(images, _USEFUL_MICRO_BATCH) * cost.activations
+
+
+def _room(c: ConfigDict, options: ConfigDict, cost: Cost, images: int) -> float:
+    """Bytes of a chip that state and batch leave to activations."""
+    teacher = 4 if _has_teacher(c) else 0
     state = (16 + teacher) * cost.parameters  # parameters, two moments, gradients in float32
     canvas = c.input.canvas or 2 * c.model.image_size
-    held = state + _BATCHES_HELD * images * cost.pixels * canvas**2
-    room = _MEMORY_USED * CHIPS[options.chip].gib * 2**30 - held
+    batches = _BATCHES_HELD * images * cost.pixels * canvas**2
+    return _MEMORY_USED * CHIPS[options.chip].gib * 2**30 - state - batches
+
+
+def _has_teacher(c: ConfigDict) -> bool:
+    return any(member for _, member in c.ema.rules)
+
+
+def _micro_batches(c: ConfigDict, options: ConfigDict, cost: Cost, images: int) -> int:
+    """The smallest power of two whose micro-batches fit beside the state, `images` on a chip."""
+    room = _room(c, options, cost, images)
     parts = 1
     while -(-images // parts) * cost.activations > room:
         if parts >= images:
             raise ValueError(
                 f"{images} images on one {options.chip} do not fit, however small the micro-batch: "
-                f"state and batch take {held / 2**30:.1f} GiB of {CHIPS[options.chip].gib}; give "
+                f"state and batch leave {room / 2**30:.1f} GiB of {CHIPS[options.chip].gib}; give "
                 "more or larger chips"
             )
         parts *= 2
@@ -180,11 +199,13 @@ def _shorten(c: ConfigDict, *, images: int, batch: int, halved: int) -> list[str
     old, old_steps = c.batch_size, c.total_steps
     steps, share, warm_up = images // batch, batch / old, c.optim.warmup_steps
     reasons = []
-    if halved != old:
+    if _halved(old, images) != old:
         reasons.append(
             f"{images // old:,} steps of {old} would be too few updates (at least "
             f"{_FEWEST_UPDATES:,} wanted)"
         )
+    if halved != _halved(old, images):
+        reasons.append(f"more images do not fit, {_USEFUL_MICRO_BATCH} or more at a time")
     if batch != halved:
         reasons.append("a multiple of chips x micro-batches")
     new = {
@@ -192,17 +213,16 @@ def _shorten(c: ConfigDict, *, images: int, batch: int, halved: int) -> list[str
         "total_steps": (steps, f"{images:,} images in batches of {batch}"),
         "optim.lr": (
             _digits(c.optim.lr * math.sqrt(share)),
-            f"times the root of {batch} / {old}, Adam's rule (arXiv 2205.10287)",
+            f"times the root of {batch} / {old}, as for Adam (arXiv 2205.10287); betas stay",
         ),
         "optim.warmup_steps": (
             round(warm_up * steps / old_steps),
             f"{_percent(warm_up / old_steps)} of the run, as published",
         ),
-        "ema.momentum": (
-            _digits(c.ema.momentum**share),
-            f"to the power of {batch} / {old} (arXiv 2307.13813)",
-        ),
     }
+    if _has_teacher(c):
+        reason = f"to the power of {batch} / {old} (arXiv 2307.13813)"
+        new["ema.momentum"] = (_digits(c.ema.momentum**share), reason)
     notes = [_set(c, path, value, reason) for path, (value, reason) in new.items()]
     return [note for note in notes if note]
 

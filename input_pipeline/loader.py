@@ -94,7 +94,8 @@ def open_streams(
 def _remedy(stores: Mapping[str, StoreConfig], streams: tuple[Stream, ...], column: str) -> str:
     for name, stream in zip(stores, streams, strict=True):
         if found := stream.store.sidecars_with(column):
-            return f"open it with --config.input.stores.{name}.sidecars=\"('{found[0]}',)\""
+            opened = tuple(stores[name].sidecars)
+            return f'open it with --config.input.stores.{name}.sidecars="{(*opened, found[0])}"'
     return (
         "write a sidecar that holds it (`python -m tools.data.depth_maps` for depth maps that you "
         "have), or leave out the objective that reads it"

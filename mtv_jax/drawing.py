@@ -46,7 +46,7 @@ def text_box(texts: Sequence[Text], width: int, height: int) -> Image.Image:
     """Wrapped paragraphs on white, cut with an ellipsis where the room ends."""
     box = Image.new("RGB", (width, height), "white")
     pen, font = ImageDraw.Draw(box), ImageFont.load_default(_FONT_SIZE)
-    wide, room = int(width / _CHARACTER), height // LINE
+    wide, room = max(int(width / _CHARACTER), 1), height // LINE
     lines = [(line, t.color) for t in texts for line in textwrap.wrap(t.content, wide)]
     if len(lines) > room:
         line, color = lines[room - 1]

@@ -11,6 +11,7 @@ exported folder.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,8 @@ _STORE = flags.DEFINE_string("store", None, "Store whose captions to choose from
 
 _BATCH = 32
 _BEST = 5
-_SIDE = 256
+_ROWS = 10_000  # of a store, whose captions are embedded anew every time
+_SIDE, _LEAST = 256, 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,19 +86,17 @@ def main(argv: Sequence[str]) -> int:
     """Entry point."""
     if not _MODEL.value:
         raise UserError("--model is missing; it is a run directory or an exported folder")
-    names = _names([pathlib.Path(path) for path in argv[1:]])
-    output = _prepared(pathlib.Path(_OUTPUT.value))
+    targets = _targets([pathlib.Path(path) for path in argv[1:]], pathlib.Path(_OUTPUT.value))
     from mtv_jax.reopen import open_model
 
     model = open_model(_MODEL.value, step=_STEP.value, trusted=tuple(cli.TRUST_ROOT.value))
     captions = _captions(model)
     written = 0
-    for path, picture in pictures(model, list(names), captions):
-        target = output / f"{names[path]}.png"
-        picture.save(target)
+    for path, picture in pictures(model, list(targets), captions):
+        picture.save(targets[path])
         written += 1
-        print(f"wrote {target}", flush=True)
-    return 0 if written == len(names) else 1
+        print(f"wrote {targets[path]}", flush=True)
+    return 0 if written == len(targets) else 1
 
 
 def pictures(
@@ -129,7 +129,7 @@ def _sheet(panels: Mapping[str, Image.Image], lines: Sequence[str]) -> Image.Ima
     """Panels side by side in the shape of the first, captions at the end."""
     first = next(iter(panels.values()))
     scale = _SIDE / max(first.size)
-    size = (max(round(first.width * scale), 1), max(round(first.height * scale), 1))
+    size = (max(round(first.width * scale), _LEAST), max(round(first.height * scale), _LEAST))
     columns = [
         drawing.column(
             [
@@ -167,20 +167,27 @@ def _captions(model: "TrainedEncoder") -> Captions | None:
 
 
 def _from_file(path: str) -> list[str]:
-    lines = [line.strip() for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines()]
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--captions {path} is not UTF-8 text") from error
+    lines = [line.strip() for line in text.splitlines()]
     if not any(lines):
         raise UserError(f"--captions {path} is empty; give one caption a line")
     return [line for line in dict.fromkeys(lines) if line]
 
 
 def _from_store(path: str | None) -> list[str]:
-    """Distinct captions of a store; none without a store."""
+    """Distinct captions of a store's first rows; none without a store."""
     if not path:
         return []
     from input_pipeline.eval_set import EvalSet
 
-    values = EvalSet(store=path).column("caption")
-    return list(dict.fromkeys(value[0].decode(errors="replace") for value in values if value))
+    values = EvalSet(store=path, limit=_ROWS).column("caption")
+    texts = list(dict.fromkeys(value[0].decode(errors="replace") for value in values if value))
+    if not texts:
+        raise UserError(f"--store {path} has no captions; give others with --captions")
+    return texts
 
 
 def _read(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, np.ndarray]:
@@ -195,28 +202,33 @@ def _read(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, np.ndarray]:
     return images
 
 
-def _names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
-    """What the picture of each image is called; no two alike."""
+def _targets(
+    paths: Sequence[pathlib.Path], output: pathlib.Path
+) -> dict[pathlib.Path, pathlib.Path]:
+    """Where the picture of each image goes; no two alike, and none over an image.
+
+    Raises:
+        UserError: no images, a folder among them, or an output that cannot be written.
+    """
     if not paths:
         raise UserError("no images; give their files after the flags")
-    names: dict[pathlib.Path, str] = {}
-    for path in paths:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder; give images, such as {path}/*.jpg")
-        taken, name, number = set(names.values()), path.stem, 1
-        while name in taken:
-            number += 1
-            name = f"{path.stem}-{number}"
-        names[path] = name
-    return names
-
-
-def _prepared(output: pathlib.Path) -> pathlib.Path:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to --output {output}: {error.strerror}") from error
-    return output
+    images = {path.resolve() for path in paths}
+    targets: dict[pathlib.Path, pathlib.Path] = {}
+    taken: set[str] = set()
+    for path in dict.fromkeys(paths):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give images, such as {path}/*.jpg")
+        names = (f"{path.stem}-{n}" if n > 1 else path.stem for n in itertools.count(1))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        targets[path] = output / f"{name}.png"
+        if targets[path].resolve() in images:
+            raise UserError(f"{targets[path]} would be overwritten; give another --output")
+    return targets
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from typing import Any
 from mtv_jax.assemble import System, named_objects
 from mtv_jax.core import config as cfg
 from mtv_jax.core.errors import UserError
-from mtv_jax.core.passes import Wants
+from mtv_jax.core.passes import Wants, merge_plans
 from mtv_jax.interop.loading import load_folder
 from mtv_jax.interop.save import MODEL_FILE
 from mtv_jax.interop.trained import TrainedEncoder
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.training.checkpoint import Checkpointer, load_numpy, newest_step
-from mtv_jax.training.rundir import run_config, run_tokenizer
+from mtv_jax.training.rundir import read_init, run_config, run_tokenizer
 from mtv_jax.training.state import TrainState
 
 
@@ -75,14 +75,17 @@ def open_run(
     params = load_numpy(workdir, step, ("params",))["params"]
     has_text = "text" in params["backbone"]
     encoder = cfg.build(Encoder, config["model"], "model")
-    objectives = named_objects("objectives", config["objectives"], trusted)
+    objectives = tuple(named_objects("objectives", config["objectives"], trusted))
+    plan = merge_plans(objective.passes() for objective in objectives)
     return TrainedEncoder(
         encoder=dataclasses.replace(encoder, has_text_tower=has_text, dtype="float32"),
         params=params,
         objectives={o.name: o for o in objectives if o.predicts() != Wants()},
         tokenizer=run_tokenizer(workdir, config) if has_text else None,
+        pools=any(wants.pooled for request, wants in plan.items() if request.tower == "image"),
         provenance={
             "step": step,
+            "init": read_init(workdir),
             "fingerprint": cfg.fingerprint(config),
             "config": cfg.semantic(config),  # without the paths of this machine
         },

@@ -96,7 +96,7 @@ def _warm_start(system: "System", workdir: pathlib.Path) -> "WarmStart | None":
 
     if not system.init.source or steps_in(workdir):
         return None
-    source = read_source(system.init, system.tokenizer_hash)
+    source = read_source(system.init, system.tokenizer_hash, trusted=tuple(cli.TRUST_ROOT.value))
     start = fit(source.title, source.params, system.abstract_state.params)
     print(start.summary(), flush=True)
     return start
@@ -122,6 +122,8 @@ def _first_state(
         rundir.record_init(workdir, start.table() if start else "random initialisation\n")
         return state
     print(f"resuming {workdir} from step {saver.latest}", flush=True)
+    if system.init.source:
+        print("init.source is not read: the run has a checkpoint of its own", flush=True)
     state = saver.restore(system.abstract_state)
     rundir.reopen_at(workdir, saver.latest)
     return state

@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtv_jax.interop import load
 
-    arrays = extract(load(args.model), files, batch=args.batch, tokens=args.tokens)
+    model = load(args.model)
+    if not model.pools:
+        print("the model's pooled vectors were not trained: use --tokens", file=sys.stderr)
+    arrays = extract(model, files, batch=args.batch, tokens=args.tokens)
     _write(output, arrays)
     skipped = arrays["unreadable"]
     print(f"{output}: {len(arrays['names'])} images, {len(skipped)} unreadable", file=sys.stderr)

@@ -28,6 +28,7 @@ from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective, predict_maps
 
 _POOLED = Wants(pooled=True)
+_DENSE_BATCH = 32  # a dense head holds its map at full size, many channels wide
 HeldoutLosses = Callable[[EvalSet, int], Iterator[Mapping[str, LossOut]]]
 
 
@@ -126,8 +127,7 @@ class EvalContext:
     ):
         self.model, self.poll = model, poll
         self._mesh = mesh
-        self._batch_size = -(-batch_size // mesh.size) * mesh.size
-        self._rows = local_rows(mesh, self._batch_size)
+        self._batch_size = batch_size
         self._memo: dict[tuple, Any] = {}
 
     def image_features(self, data: EvalSet) -> Float[np.ndarray, "b d"]:
@@ -145,7 +145,9 @@ class EvalContext:
         def draw(params: PyTree, pixels: Array) -> dict[str, Array]:
             return predict_maps(self.model.encoder, head, params, pixels)
 
-        return self._remember(("maps", data, objective), lambda: self._all(draw, data))
+        return self._remember(
+            ("maps", data, objective), lambda: self._all(draw, data, batch_size=_DENSE_BATCH)
+        )
 
     def batches(self, data: EvalSet, wants: Wants) -> Iterator[Features]:
         """Features of a set's images in order, a batch at a time, as numpy; nothing is kept."""
@@ -167,21 +169,30 @@ class EvalContext:
             self._memo[key] = make()
         return self._memo[key]
 
-    def _all(self, fn: Callable, data: EvalSet) -> Any:
+    def _all(self, fn: Callable, data: EvalSet, *, batch_size: int | None = None) -> Any:
         """`fn(params, pixels)` over a whole set."""
-        parts = self._map(self._on_images(fn), self._reader(data), len(data))
+        parts = self._map(self._on_images(fn), self._reader(data), len(data), batch_size)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     def _reader(self, data: EvalSet) -> Callable[[int], np.ndarray]:
         side = self.model.encoder.image_size
         return lambda row: decode.resize_for_eval(data.image(row), side)
 
-    def _map(self, fn: Callable, read: Callable[[int], np.ndarray], count: int) -> Iterator[Any]:
+    def _map(
+        self,
+        fn: Callable,
+        read: Callable[[int], np.ndarray],
+        count: int,
+        batch_size: int | None = None,
+    ) -> Iterator[Any]:
         """`fn` over rows 0 … count-1 in padded batches; the padding is cut off again."""
-        for start in range(0, count, self._batch_size):
+        wanted = min(batch_size or self._batch_size, self._batch_size)
+        size = -(-wanted // self._mesh.size) * self._mesh.size
+        rows = local_rows(self._mesh, size)
+        for start in range(0, count, size):
             self.poll()
-            mine = [read(min(start + row, count - 1)) for row in self._rows]
-            batch = put_batch(self._mesh, self._batch_size, {"x": np.stack(mine)})["x"]
+            mine = [read(min(start + row, count - 1)) for row in rows]
+            batch = put_batch(self._mesh, size, {"x": np.stack(mine)})["x"]
             with jax.set_mesh(self._mesh):
                 out = fn(self.model.params, batch)
             yield jax.tree.map(functools.partial(_first, count - start), out)

@@ -5,8 +5,9 @@ For predicted disparity d and true inverse depth y = 1 / g of an image, over its
 
     a, b = argmin Σ (a d + b - y)²,      AbsRel = mean |a d + b - y| / y
 
-in disparity space, as the authors of Depth Anything compute it (MTV table 6). The scale of g does
-not matter. The chance level is that of one map for all images, the mean over a training set.
+in disparity space, as the authors of Depth Anything compute it (as in MTV table 6, without the
+crops and ranges of its data sets). The scale of g does not matter. The chance level is that of one
+map for all images, the mean over a training set.
 """
 
 import abc
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from input_pipeline.decode import resize_map
 from input_pipeline.eval_set import EvalSet
 from mtv_jax.core.config import at_least
+from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Wants, wanted
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
 
@@ -47,6 +49,9 @@ class RelativeDepth(Evaluator):
         self.data.require(self.truth)
         self.train.open()
         self.train.require(self.label)
+        for data, column in ((self.data, self.truth), (self.train, self.label)):
+            if not any(data.raster(row, column).any() for row in range(len(data))):
+                raise UserError(f"no row of {data} has a map in its column {column!r}")
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         errors = self.errors(self.predictions(ctx))
@@ -70,11 +75,14 @@ class RelativeDepth(Evaluator):
 
     def truths(self) -> Iterator[Map]:
         """True inverse depths, 0 where unknown."""
-        for row in range(len(self.data)):
-            raster = self.data.raster(row, self.truth).astype(np.float64)
-            if self.truth_is == "depth":
-                raster = np.divide(1.0, raster, out=np.zeros_like(raster), where=raster > 0)
-            yield raster
+        return map(self.true_map, range(len(self.data)))
+
+    def true_map(self, row: int) -> Map:
+        """Of one image."""
+        raster = self.data.raster(row, self.truth).astype(np.float64)
+        if self.truth_is == "depth":
+            return np.divide(1.0, raster, out=np.zeros_like(raster), where=raster > 0)
+        return raster
 
     def mean_map(self, size: int) -> Map:
         """Mean disparity of every pixel over `train`, [size, size]."""
@@ -123,32 +131,55 @@ class LinearDepth(RelativeDepth):
             yield from maps.reshape(len(maps), *_square(maps.shape[1]))
 
     def fit(self, ctx: EvalContext) -> "_Fit":
-        """The regression over `train`, in one pass over its images."""
-        count, gram, moment, features_sum, labels_sum = 0, 0.0, 0.0, 0.0, 0.0
+        """The regression over those images of `train` that have a label."""
+        encoder, seen = ctx.model.encoder, 0
+        moments = _Moments(positions=encoder.grid**2, width=2 * encoder.embed_dim)
         for features in _patch_features(ctx, self.train):
-            rows = range(count, count + len(features))
+            rows = range(seen, seen + len(features))
             labels = np.stack([self._patch_labels(row, features.shape[1]) for row in rows])
-            count += len(features)
-            x = features.reshape(-1, features.shape[-1])
-            gram = gram + x.T @ x
-            moment = moment + x.T @ labels.reshape(-1)
-            features_sum = features_sum + features.sum(axis=0, dtype=np.float64)
-            labels_sum = labels_sum + labels.sum(axis=0)
-        mean_features, mean_labels = (
-            np.asarray(features_sum) / count,
-            np.asarray(labels_sum) / count,
-        )
-        covariance = np.asarray(gram) - count * mean_features.T @ mean_features
-        penalty = self.ridge * np.trace(covariance) / len(covariance)
-        weights = np.linalg.solve(
-            covariance + penalty * np.eye(len(covariance)),
-            np.asarray(moment) - count * mean_features.T @ mean_labels,
-        )
-        return _Fit(weights=weights, mean_features=mean_features, mean_labels=mean_labels)
+            seen += len(features)
+            labelled = labels.any(axis=1)
+            moments.add(features[labelled], labels[labelled])
+        return moments.solve(self.ridge)
 
     def _patch_labels(self, row: int, count: int) -> Float[np.ndarray, " n"]:
+        """Of mean 0 and variance 1; zeros where there is no label, or a constant one."""
         patches = resize_map(self.train.raster(row, self.label), _square(count)).reshape(-1)
         return (patches - patches.mean()) / max(patches.std(), 1e-6)
+
+
+class _Moments:
+    """Sums over images from which a regression about the mean at each position follows."""
+
+    def __init__(self, *, positions: int, width: int):
+        self._count = 0
+        self._shift = np.zeros(width)
+        self._features = np.zeros((positions, width))
+        self._labels = np.zeros(positions)
+        self._gram = np.zeros((width, width))
+        self._product = np.zeros(width)
+
+    def add(self, features: Float[np.ndarray, "b n f"], labels: Float[np.ndarray, "b n"]) -> None:
+        """Some images."""
+        if not self._count and len(features):
+            # A constant far from zero would drown the differences in rounding.
+            self._shift = features.mean(axis=(0, 1))
+        features = features - self._shift
+        rows = features.reshape(-1, features.shape[-1])
+        self._count += len(features)
+        self._features += features.sum(axis=0)
+        self._labels += labels.sum(axis=0)
+        self._gram += rows.T @ rows
+        self._product += rows.T @ labels.reshape(-1)
+
+    def solve(self, ridge: float) -> "_Fit":
+        """The weights, under a penalty that is `ridge` times the features' mean variance."""
+        features, labels = self._features / self._count, self._labels / self._count
+        covariance = self._gram - self._count * features.T @ features
+        penalty = ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+        product = self._product - self._count * features.T @ labels
+        weights = np.linalg.solve(covariance + penalty, product)
+        return _Fit(weights=weights, mean_features=features + self._shift, mean_labels=labels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +205,7 @@ def _square(count: int) -> tuple[int, int]:
 
 
 def absrel(prediction: Map, truth: Map) -> float:
-    """AbsRel after the affine fit; NaN without two known pixels.
+    """AbsRel after the affine fit; NaN without two known pixels, inf for a map that is not finite.
 
     Args:
         prediction: disparity of any size; resized to the truth's.
@@ -183,15 +214,18 @@ def absrel(prediction: Map, truth: Map) -> float:
     known = truth > 0
     if known.sum() < 2:
         return float("nan")
-    d, y = aligned(resize_map(prediction, truth.shape)[known], truth[known]), truth[known]
+    resized = resize_map(prediction, truth.shape)[known]
+    if not np.isfinite(resized).all():
+        return float("inf")
+    d, y = aligned(resized, truth[known]), truth[known]
     return float(np.mean(np.abs(d - y) / y))
 
 
 def aligned(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """a x + b nearest to y by least squares; the mean of y when x is constant or not finite."""
+    """a x + b nearest to y by least squares; the mean of y when x is constant."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     centred = x - x.mean()
     variance = np.mean(centred**2)
-    if not np.isfinite(variance) or variance <= 1e-20 * max(np.mean(x**2), 1e-300):
+    if variance <= 1e-20 * max(np.mean(x**2), 1e-300):
         return np.full_like(y, y.mean())
     return y.mean() + centred * (np.mean(centred * (y - y.mean())) / variance)

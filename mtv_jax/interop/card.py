@@ -85,15 +85,18 @@ with torchvision instead of Pillow, up to rounding; at other resolutions
 }
 _IMAGE_ONLY = {
     "pipeline": "image-feature-extraction",
-    "towers": "An image tower in SigLIP's architecture: {image}. There is no text tower.",
+    "towers": "An image tower in SigLIP's architecture: {image}. There is no text tower.{pools}",
     "packages": "pillow",
     "torch": """\
 from transformers import AutoImageProcessor, SiglipVisionModel
 
 model = SiglipVisionModel.from_pretrained(DIR)
 inputs = AutoImageProcessor.from_pretrained(DIR)([image], return_tensors="pt")
-vector = model(**inputs).pooler_output""",
-    "jax": "vectors = encoder.image_features([image])",
+patch_tokens = model(**inputs).last_hidden_state""",
+    "jax": """\
+from mtv_jax.core.passes import Wants
+
+patch_tokens = encoder.encode_image(encoder.pixels([image]), Wants(tokens=True)).tokens""",
     "differences": """\
 Where transformers differs: with torchvision installed it resizes with torchvision instead of
 Pillow, up to rounding; at other resolutions (`interpolate_pos_encoding`) it resamples position
@@ -101,6 +104,11 @@ embeddings with a = -0.75, we with a = -0.5.
 """,
     "tokenizer": "",
 }
+
+_UNTRAINED_POOLING = (
+    " No objective read its pooled vector (`pooler_output`), which therefore means nothing: use "
+    "the patch tokens."
+)
 
 _HEADS = """\
 
@@ -123,7 +131,10 @@ def model_card(trained: TrainedEncoder, *, title: str, numbers: Mapping[str, flo
         f"{encoder.patch_size}, {encoder.embed_dim} wide)"
     )
     towers = words["towers"].format(
-        image=image, text_tower=encoder.text_tower, text_length=encoder.text_length
+        image=image,
+        text_tower=encoder.text_tower,
+        text_length=encoder.text_length,
+        pools="" if trained.pools else _UNTRAINED_POOLING,
     )
     rows = [f"| {name} | {value:.4g} |" for name, value in numbers.items()]
     table = "\n".join(["| measure | value |", "|---|---|", *rows])

@@ -11,6 +11,7 @@ from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.sizes import TowerSize
 
 TOKENIZER_MODEL = "spiece.model"  # the name SiglipTokenizer looks for
+TEXT_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 _SPECIAL_TOKENS = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
 
 

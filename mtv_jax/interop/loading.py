@@ -45,6 +45,7 @@ def load_folder(
             for name, spec in description["objectives"].items()
         },
         tokenizer=_tokenizer(root, encoder),
+        pools=description["pools"],
         provenance=description["provenance"],
     )
     _check_preprocessing(root, loaded.preprocessing, description["preprocessing"])

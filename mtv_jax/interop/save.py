@@ -24,7 +24,7 @@ from mtv_jax.core.config import spec_of
 from mtv_jax.core.errors import UserError
 from mtv_jax.interop import golden, name_map
 from mtv_jax.interop.card import model_card
-from mtv_jax.interop.hf_files import TOKENIZER_MODEL, hf_files
+from mtv_jax.interop.hf_files import TEXT_FILES, TOKENIZER_MODEL, hf_files
 from mtv_jax.interop.trained import LOGITS_HEAD, TrainedEncoder
 
 MODEL_FILE = "mtv.json"
@@ -81,6 +81,7 @@ def save_folder(
             "format": FORMAT,
             "encoder": dataclasses.asdict(dataclasses.replace(encoder, has_mask_token=False)),
             "objectives": {name: spec_of(o) for name, o in trained.objectives.items()},
+            "pools": trained.pools,
             "preprocessing": trained.preprocessing,
             "provenance": dict(trained.provenance),
         },
@@ -113,8 +114,8 @@ def _check_exportable(trained: TrainedEncoder) -> None:
 def _prepare(root: pathlib.Path) -> pathlib.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for name in (MODEL_FILE, HEADS_FILE):
-            (root / name).unlink(missing_ok=True)
+        for name in (MODEL_FILE, HEADS_FILE, TOKENIZER_MODEL, *TEXT_FILES):
+            (root / name).unlink(missing_ok=True)  # not every export writes them again
     except OSError as error:
         raise UserError(f"cannot write the export to {root}: {error}") from error
     return root

@@ -31,6 +31,7 @@ class TrainedEncoder:
         params: {"backbone": {"image", "text"}, "heads": {name: …}}; "text" only with a text tower.
         objectives: those whose predictions can be asked for, by name.
         tokenizer: texts to ids; None without a text tower.
+        pools: whether its pooled vectors were trained; if not, only patch tokens mean something.
         provenance: JSON values: run, step, config, data.
     """
 
@@ -38,6 +39,7 @@ class TrainedEncoder:
     params: Mapping[str, Any]
     objectives: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
     tokenizer: Tokenizer | None = None
+    pools: bool = True
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -94,8 +96,8 @@ class TrainedEncoder:
         pixels = self.pixels(images)
         return {
             f"{name}/{key}": np.asarray(value)
-            for name, objective in self.objectives.items()
-            for key, value in self._maps(objective, self.params, pixels).items()
+            for name in self.objectives
+            for key, value in self._maps[name](self.params, pixels).items()
         }
 
     def map_names(self, objective: str) -> list[str]:
@@ -116,8 +118,11 @@ class TrainedEncoder:
         )
 
     @functools.cached_property
-    def _maps(self) -> Callable[..., dict[str, Array]]:
-        return jax.jit(functools.partial(predict_maps, self.encoder), static_argnums=0)
+    def _maps(self) -> dict[str, Callable[..., dict[str, Array]]]:
+        return {
+            name: jax.jit(functools.partial(predict_maps, self.encoder, objective))
+            for name, objective in self.objectives.items()
+        }
 
 
 def unit(x: np.ndarray) -> np.ndarray:

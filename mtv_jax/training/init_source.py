@@ -41,12 +41,13 @@ class InitSource:
     tokenizer: str
 
 
-def read_source(config: InitConfig, tokenizer: str) -> InitSource:
+def read_source(config: InitConfig, tokenizer: str, *, trusted: tuple[str, ...] = ()) -> InitSource:
     """What `config.source` holds.
 
     Args:
         config: with a source.
         tokenizer: hash of this run's; "" when it reads no texts.
+        trusted: package roots whose objectives an export may name besides our own.
 
     Raises:
         UserError: nothing there, no such checkpoint, or another tokenizer.
@@ -54,7 +55,10 @@ def read_source(config: InitConfig, tokenizer: str) -> InitSource:
     root = pathlib.Path(config.source)
     if not root.is_dir():
         raise UserError(f"init.source {root} is not there; give a run or an exported folder")
-    source = _exported(root) if (root / MODEL_FILE).is_file() else _trained(root, config.step)
+    if (root / MODEL_FILE).is_file():
+        source = _exported(root, trusted)
+    else:
+        source = _trained(root, config.step)
     if source.tokenizer and tokenizer and source.tokenizer != tokenizer:
         raise UserError(
             f"init.source {root} was trained with another tokenizer than input.tokenizer; give "
@@ -73,8 +77,8 @@ def _trained(workdir: pathlib.Path, step: int) -> InitSource:
     )
 
 
-def _exported(folder: pathlib.Path) -> InitSource:
-    trained = interop.load(folder)
+def _exported(folder: pathlib.Path, trusted: tuple[str, ...]) -> InitSource:
+    trained = interop.load(folder, trusted=trusted)
     return InitSource(
         title=str(folder),
         params=trained.params,

@@ -21,6 +21,7 @@ from mtv_jax.core.errors import UserError
 from mtv_jax.core.position import join_position
 from mtv_jax.dist.runtime import Preemption, Watchdog
 from mtv_jax.training.checkpoint import Checkpointer
+from mtv_jax.training.memory import STEPS_AHEAD
 from mtv_jax.training.metrics import (
     Chronometer,
     MetricWriter,
@@ -117,9 +118,9 @@ class Loop:
 
 
 def _bound(in_flight: collections.deque[jax.Array], newest: jax.Array) -> None:
-    """Lets the host run at most two steps ahead: batches in flight are memory."""
+    """Keeps the host from running too far ahead."""
     in_flight.append(newest)
-    if len(in_flight) > 2:
+    if len(in_flight) > STEPS_AHEAD:
         in_flight.popleft().block_until_ready()
 
 

@@ -13,6 +13,8 @@ from jaxtyping import PyTree
 
 from mtv_jax.core.errors import UserError
 
+STEPS_AHEAD = 2  # how far the host may run before the devices: batches in flight are memory
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
@@ -21,25 +23,31 @@ class MemoryPlan:
     Attributes:
         parts: what the arguments are made of, by name, from their shapes and shardings.
         arguments: as the compiler counts them; what the step does not read is left out.
+        waiting: batches that lie on the device while the step runs.
         temporaries: activations, gradients and whatever else lives inside the step.
         outputs: those that are not written over an argument.
     """
 
     parts: Mapping[str, int]
     arguments: int
+    waiting: int
     temporaries: int
     outputs: int
 
     @property
     def peak(self) -> int:
         """What the device must have."""
-        return self.arguments + self.temporaries + self.outputs
+        return self.arguments + self.waiting + self.temporaries + self.outputs
 
     def describe(self) -> str:
         """One line."""
-        inside = {"temporaries": self.temporaries, "outputs": self.outputs}
-        told = [f"{name} {_size(n)}" for name, n in {**self.parts, **inside}.items() if n]
-        return f"memory per device: {', '.join(told)}; peak {_size(self.peak)}"
+        beside = {
+            "waiting batches": self.waiting,
+            "temporaries": self.temporaries,
+            "outputs": self.outputs,
+        }
+        told = [f"{name} {_size(n)}" for name, n in {**self.parts, **beside}.items() if n]
+        return f"memory per device: {', '.join(told)}; peak {_size(self.peak)} (training alone)"
 
     def write(self, workdir: pathlib.Path) -> None:
         """`memory.txt` of a run directory, by process 0."""
@@ -63,12 +71,14 @@ def plan_memory(compiled: Compiled, parts: Mapping[str, PyTree]) -> MemoryPlan:
 
     Args:
         compiled: the step.
-        parts: its arguments by name, arrays or their shapes with shardings.
+        parts: its arguments by name, "batch" among them; arrays, or shapes with shardings.
     """
     stats = compiled.memory_analysis()
     if stats is None:
         raise RuntimeError("this backend does not tell what a compiled step holds")
+    waiting = bytes_per_device(parts["batch"]) * STEPS_AHEAD
     return MemoryPlan(
+        waiting=waiting,
         parts={name: bytes_per_device(tree) for name, tree in parts.items()},
         arguments=stats.argument_size_in_bytes,
         temporaries=stats.temp_size_in_bytes,

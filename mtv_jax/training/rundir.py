@@ -70,14 +70,16 @@ def record_run(workdir: pathlib.Path, meaning: Meaning) -> None:
     """Writes config, tokenizer hash, environment and git state of a run that is about to step."""
     if jax.process_index():
         return
-    old = _recorded(workdir)
-    changes = cfg.diff(cfg.flatten(old.config), cfg.flatten(meaning.config)) if old else []
+    old, config = _recorded(workdir), dict(meaning.config)
+    if old and steps_in(workdir) and "init" in old.config:
+        config["init"] = old.config["init"]  # a run that goes on does not read another one
+    changes = cfg.diff(cfg.flatten(old.config), cfg.flatten(config)) if old else []
     with (workdir / "config.diff").open("a") as file:
         file.writelines(f"{line}\n" for line in changes)
     (workdir / "env.txt").write_text(_environment())
     (workdir / "git.txt").write_text(_git_state())
     (workdir / "tokenizer.sha256").write_text(meaning.tokenizer + "\n")
-    text = json.dumps(meaning.config, indent=1, sort_keys=True) + "\n"
+    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
     write_atomically(workdir / "config.json", text.encode())
 
 
@@ -111,6 +113,12 @@ def record_init(workdir: pathlib.Path, text: str) -> None:
     """Writes where the first parameters of a new run came from."""
     if jax.process_index() == 0:
         (workdir / "init.txt").write_text(text)
+
+
+def read_init(workdir: pathlib.Path) -> str:
+    """Where a run's first parameters came from, in a line."""
+    path = workdir / "init.txt"
+    return path.read_text().partition("\n")[0] if path.is_file() else ""
 
 
 def _recorded(workdir: pathlib.Path) -> Meaning | None:

@@ -32,7 +32,9 @@ def _command(world, workdir, **overrides: object) -> list[str]:
     config = workdir.parent / "no_evals.py"
     config.write_text(_CONFIG)
     command = [word for word in command if not word.startswith("--config.evals")]
-    return [f"--config={config}:data={world}" if "quickstart.py" in w else w for w in command]
+    return [
+        f"--config={config}:data={world},tasks=vl" if "quickstart.py" in w else w for w in command
+    ]
 
 
 def _losses(workdir: pathlib.Path) -> list[float]:

@@ -93,8 +93,9 @@ def time_stages(system: System, seconds: float) -> dict[str, float]:
         image = decode.decode_image(record["image"][0], min_side=system.canvas)
         decode.to_canvas(image, system.canvas)
         times.append(time.perf_counter())
-        for caption in record.get("caption", ()):
-            system.tokenizer.encode(caption.decode())
+        if system.tokenizer:
+            for caption in record.get("caption", ()):
+                system.tokenizer.encode(caption.decode())
         times.append(time.perf_counter())
         for stage, begun, ended in zip(stages, times, times[1:], strict=False):
             stages[stage] += ended - begun

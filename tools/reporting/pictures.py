@@ -128,16 +128,17 @@ def _class_cell(
 
 
 def _depths(evaluator: "HeadDepth", ctx: "EvalContext") -> Picture:
-    predicted, truths = list(evaluator.predictions(ctx)), list(evaluator.truths())
-    errors = evaluator.errors(predicted)
+    from mtv_jax.evaluators.relative_depth import absrel
+
+    predicted = list(evaluator.predictions(ctx))
     cells = []
-    for row in _spread(len(truths), _DEPTHS):
-        truth = truths[row]
+    for row in _spread(len(predicted), _DEPTHS):
+        truth = evaluator.true_map(row)
         shape = (truth.shape[1], truth.shape[0])
         guess = drawing.colored(predicted[row]).resize(shape, Image.Resampling.BICUBIC)
         # The sky has no distance; black is as far as it gets.
         panels = [_image(evaluator, row), drawing.colored(truth), guess]
-        label = drawing.text_box([Text(f"AbsRel {errors[row]:.2f}")], SIDE, 24)
+        label = drawing.text_box([Text(f"AbsRel {absrel(predicted[row], truth):.2f}")], SIDE, 24)
         cells.append(drawing.column([drawing.row([drawing.framed(p) for p in panels]), label]))
     return Picture(
         name=evaluator.name,
