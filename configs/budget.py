@@ -70,7 +70,8 @@ COSTS = {
 }
 
 _UTILISATION = 0.3  # of the peak, until `rate=` says what was measured
-_MEMORY_USED = 0.7  # JAX takes three quarters of a GPU unless it is told otherwise
+# Of a chip's memory; JAX takes three quarters of a GPU unless it is told otherwise.
+_GPU_MEMORY, _TPU_MEMORY = 0.7, 0.8
 _FEWEST_UPDATES = 20_000  # a batch is halved to reach them
 _SMALLEST_BATCH = 512
 _USEFUL_MICRO_BATCH = 32  # smaller ones leave a chip idle
@@ -168,15 +169,12 @@ def _fits(c: ConfigDict, options: ConfigDict, cost: Cost, batch: int) -> bool:
 
 def _room(c: ConfigDict, options: ConfigDict, cost: Cost, images: int) -> float:
     """Bytes of a chip that state and batch leave to activations."""
-    teacher = 4 if _has_teacher(c) else 0
+    teacher = 4 if any(member for _, member in c.ema.rules) else 0
     state = (16 + teacher) * cost.parameters  # parameters, two moments, gradients in float32
     canvas = c.input.canvas or 2 * c.model.image_size
     batches = _BATCHES_HELD * images * cost.pixels * canvas**2
-    return _MEMORY_USED * CHIPS[options.chip].gib * 2**30 - state - batches
-
-
-def _has_teacher(c: ConfigDict) -> bool:
-    return any(member for _, member in c.ema.rules)
+    share = _TPU_MEMORY if options.chip.startswith("v") else _GPU_MEMORY
+    return share * CHIPS[options.chip].gib * 2**30 - state - batches
 
 
 def _micro_batches(c: ConfigDict, options: ConfigDict, cost: Cost, images: int) -> int:
@@ -219,10 +217,11 @@ def _shorten(c: ConfigDict, *, images: int, batch: int, halved: int) -> list[str
             round(warm_up * steps / old_steps),
             f"{_percent(warm_up / old_steps)} of the run, as published",
         ),
+        "ema.momentum": (
+            _digits(c.ema.momentum**share),
+            f"to the power of {batch} / {old} (arXiv 2307.13813)",
+        ),
     }
-    if _has_teacher(c):
-        reason = f"to the power of {batch} / {old} (arXiv 2307.13813)"
-        new["ema.momentum"] = (_digits(c.ema.momentum**share), reason)
     notes = [_set(c, path, value, reason) for path, (value, reason) in new.items()]
     return [note for note in notes if note]
 

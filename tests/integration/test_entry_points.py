@@ -89,7 +89,7 @@ def test_the_same_suite_on_eight_devices_gives_the_same_numbers(trained):
     eight = json.loads(output.read_text())["numbers"]
     one = json.loads((trained / "evals" / "00000006.json").read_text())
     for key, entry in one.items():
-        assert eight[key]["value"] == pytest.approx(entry["value"], rel=1e-5), key
+        assert eight[key]["value"] == pytest.approx(entry["value"], rel=1e-4), key
 
 
 def test_the_step_compiles_once_and_before_any_data(world, tmp_path):

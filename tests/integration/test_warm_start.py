@@ -78,6 +78,7 @@ def test_an_export_goes_on_at_a_larger_size_and_resumes_without_it(world, finish
     assert _losses(workdir) == losses and (workdir / "init.txt").read_text() == report
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_from_a_run_with_larger_patches(world, finished, tmp_path):
     workdir = tmp_path / "run"
     sizes = {"model.image_size": 64, "model.patch_size": 16, "mesh.fsdp": 2, "mesh.data": 1}

@@ -18,6 +18,7 @@ MIB = 2**20
 PLAN = MemoryPlan(
     parts={"parameters": 512 * MIB, "teacher": 0, "moments": 1024 * MIB, "batch": 3 * MIB},
     arguments=1540 * MIB,
+    waiting=6 * MIB,
     temporaries=6 * MIB,
     outputs=2 * MIB,
 )
@@ -38,7 +39,8 @@ def test_the_parts_of_a_real_step_sum_up(system):
     assert plan.arguments == pytest.approx(sum(plan.parts.values()), abs=16 * 4 * 7)
     assert 0 < plan.outputs < 4096, "the state is written over itself"
     assert plan.temporaries > 4 * floats, "gradients at least"
-    assert plan.peak == plan.arguments + plan.temporaries + plan.outputs
+    assert plan.waiting == 2 * plan.parts["batch"], "the loop runs two steps ahead"
+    assert plan.peak == plan.arguments + plan.waiting + plan.temporaries + plan.outputs
 
 
 def test_a_sharded_state_is_counted_by_shard(world, system):
@@ -52,7 +54,8 @@ def test_the_plan_is_one_line_without_what_is_absent(tmp_path):
     PLAN.write(tmp_path)
     assert (tmp_path / "memory.txt").read_text() == (
         "memory per device: parameters 512.0 MiB, moments 1.00 GiB, batch 3.0 MiB, "
-        "temporaries 6.0 MiB, outputs 2.0 MiB; peak 1.51 GiB\n"
+        "waiting batches 6.0 MiB, temporaries 6.0 MiB, outputs 2.0 MiB; peak 1.52 GiB "
+        "(training alone)\n"
     )
 
 
