@@ -82,7 +82,11 @@ def open_run(
         params=params,
         objectives={o.name: o for o in objectives if o.predicts() != Wants()},
         tokenizer=run_tokenizer(workdir, config) if has_text else None,
-        pools=any(wants.pooled for request, wants in plan.items() if request.tower == "image"),
+        pools=any(
+            wants.pooled
+            for request, wants in plan.items()
+            if request.tower == "image" and request.who == "student"
+        ),
         provenance={
             "step": step,
             "init": read_init(workdir),

@@ -67,7 +67,6 @@ class Loop:
     watchdog_seconds: int
     evaluate: Callable[[TrainState, int, Callable[[], None]], None]
     profile: range | None = None
-    _tracing: list[int] = dataclasses.field(default_factory=list, init=False, repr=False)
 
     def run(
         self, state: TrainState, batches: Iterator[Mapping[str, Any]], saver: Checkpointer
@@ -75,14 +74,14 @@ class Loop:
         """Trains to the end; False when a preemption stopped it (saved, to be resumed)."""
         first = int(state.step)
         preemption, watchdog = Preemption(), Watchdog(self.watchdog_seconds)
-        reporter = _Reporter(self, first)
+        reporter, tracer = _Reporter(self, first), _Tracer(self.workdir, self.profile)
         in_flight: collections.deque[jax.Array] = collections.deque()
         stopping = False
         if first:  # the evaluation after the checkpoint may have been cut off
             self.evaluate(state, first, watchdog.beat)
         for step in range(first + 1, self.total_steps + 1):
             watchdog.beat()
-            self._trace(step)
+            tracer.note(step)
             started = time.perf_counter()
             local = next(batches)
             waited = time.perf_counter() - started
@@ -98,23 +97,33 @@ class Loop:
             if stopping:
                 break
             self.evaluate(state, step, watchdog.beat)
-        self._end_trace()
+        tracer.close()
         reporter.close()
         saver.wait()
         watchdog.stop()
         return not stopping
 
-    def _trace(self, step: int) -> None:
-        if self.profile and step == self.profile.start:
-            jax.profiler.start_trace(str(self.workdir / "tb"))
-            self._tracing.append(step)
-        if self.profile and step == self.profile.stop:
-            self._end_trace()
 
-    def _end_trace(self) -> None:
-        if self._tracing:
+class _Tracer:
+    """Profiles some steps into `tb/`."""
+
+    def __init__(self, workdir: pathlib.Path, steps: range | None):
+        self._folder, self._steps = workdir / "tb", steps
+        self._running = False
+
+    def note(self, step: int) -> None:
+        """A step is about to begin."""
+        if self._steps and step == self._steps.start:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        if self._steps and step == self._steps.stop:
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that is running."""
+        if self._running:
             jax.profiler.stop_trace()
-            self._tracing.clear()
+            self._running = False
 
 
 def _bound(in_flight: collections.deque[jax.Array], newest: jax.Array) -> None:

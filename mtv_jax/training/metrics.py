@@ -102,7 +102,7 @@ class ProgressLine:
             f"data wait {100 * values['data_wait']:.0f} %  " + "  ".join(losses),
             flush=True,
         )
-        if values["data_wait"] > 0.3:
+        if taken and values["data_wait"] > 0.3:  # the first batch is always waited for
             print(
                 f"  waiting for data {100 * values['data_wait']:.0f} % of the time: raise "
                 "--config.input.workers",
