@@ -24,7 +24,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     options = common.parse_arg(arg, tasks="", data="data/quickstart", store="")
     tasks = options.tasks or ("vl" if options.store else "vl+depth")
     c = common.base()
-    c.batch_size, c.total_steps = 64, 1000
+    c.batch_size, c.total_steps = 64, 800
     c.model.update(
         image_size=64,
         patch_size=8,
@@ -52,7 +52,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # Token embeddings start small (SigLIP's init) and get few gradients each: a short run is over
     # before they have grown.
     c.optim.update(lr=5e-4, warmup_steps=50, lr_rules=((".*token_embed", 40.0), (".*", 1.0)))
-    c.checkpoint.every = 500
+    c.checkpoint.every = 400
     c.log.every = 50
     c.evals = _own(options.store, tasks) if options.store else _scenes(options.data, tasks)
     return c
@@ -102,4 +102,4 @@ def _retrieval(heldout: dict[str, Any], *, gallery: int) -> dict[str, Any]:
 
 
 def _heldout(heldout: dict[str, Any]) -> dict[str, Any]:
-    return dict(type="mtv_jax.evaluators.heldout:HeldoutLoss", every=500, **heldout, batches=4)
+    return dict(type="mtv_jax.evaluators.heldout:HeldoutLoss", every=400, **heldout, batches=4)
