@@ -133,10 +133,31 @@ def test_the_probe_finds_what_is_linear_in_the_tokens(data):
     assert seeing["absrel/chance"] == blind["absrel/chance"] > 0.02
 
 
-def test_what_is_missing_is_said_before_the_run(data):
+def test_unlabelled_images_take_no_part_and_predictions_are_standardised(data, monkeypatch):
+    """An image without a label must not pull the fit towards zero."""
+    probe = LinearDepth(**_settings(data), ridge=1e-6)
+    fit = probe.fit(Tokens(hides=True))
+    original = EvalSet.raster
+
+    def lost(self: EvalSet, index: int, name: str) -> np.ndarray:
+        return original(self, index, name) if index % 3 else np.zeros((1, 1), np.uint16)
+
+    monkeypatch.setattr(EvalSet, "raster", lost)
+    without = probe.fit(Tokens(hides=True))
+    monkeypatch.undo()
+    np.testing.assert_allclose(without.weights, fit.weights, atol=0.02)
+    for found, m in zip(probe.predictions(Tokens(hides=True)), MAPS, strict=True):
+        patches = m.reshape(GRID, 4, GRID, 4).mean(axis=(1, 3))
+        np.testing.assert_allclose(found, (patches - patches.mean()) / patches.std(), atol=0.05)
+
+
+def test_what_is_missing_is_said_before_the_run(data, monkeypatch):
     HeadDepth(**_settings(data)).check(())
     with pytest.raises(UserError, match="has no column 'metric_depth'"):
         HeadDepth(**_settings(data) | {"sidecars": ("depth_v1",)}).check(())
+    with pytest.raises(UserError, match=r"no row of .* has a map in its column 'metric_depth'"):
+        monkeypatch.setattr(EvalSet, "raster", lambda *_: np.zeros((1, 1), np.uint16))
+        HeadDepth(**_settings(data)).check(())
     without = dataclasses.replace(data, sidecars=())
     with pytest.raises(UserError, match="has no column 'depth'"):
         HeadDepth(**_settings(data) | {"train": without}).check(())

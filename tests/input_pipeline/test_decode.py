@@ -214,3 +214,12 @@ def test_cut_from_the_canvas_equals_cut_from_the_original(size):
         energies.append(_gradient_energy(cut) / _gradient_energy(wanted))
     assert np.mean(differences) <= 1.0
     assert np.mean(energies) >= 0.95
+
+
+def test_a_map_is_averaged_to_shrink_and_interpolated_to_grow():
+    raster = np.arange(64.0).reshape(8, 8)
+    means = raster.reshape(4, 2, 4, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(decode.resize_map(raster, (4, 4)), means)
+    assert decode.resize_map(raster, (8, 8)).dtype == np.float32
+    ramp = decode.resize_map(np.array([[0.0, 4.0]]), (2, 4))
+    np.testing.assert_allclose(ramp, [[0, 1, 3, 4]] * 2)  # pixel centres

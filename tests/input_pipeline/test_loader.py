@@ -4,6 +4,7 @@
 import dataclasses
 import itertools
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -226,8 +227,13 @@ def test_an_empty_store_and_a_wrong_column_are_one_line(world, tmp_path):
     for path, message in ((tmp_path / "empty", "no rows"), (tmp_path / "no", "is not there")):
         with pytest.raises(ValueError, match=message):
             open_streams({"train": StoreConfig(path=str(path))}, FIELDS)
-    with pytest.raises(UserError, match=r"no store .* has the column .depth."):
-        open_streams({"train": StoreConfig(path=str(world / "train"))}, (IMAGE, DEPTH))
+    with pytest.raises(UserError, match=r"no store .* has the column .normals.*; write a sidecar"):
+        normals = dataclasses.replace(DEPTH, name="normals")
+        open_streams({"train": StoreConfig(path=str(world / "train"))}, (IMAGE, normals))
+    config = StoreConfig(path=str(world / "train"), sidecars=("scene_v1",))
+    remedy = "open it with --config.input.stores.train.sidecars=\"('scene_v1', 'depth_v1')\""
+    with pytest.raises(UserError, match=re.escape(remedy)):
+        open_streams({"train": config}, (IMAGE, DEPTH))
 
 
 def test_captions_are_canonical_and_end_with_eos(world):

@@ -46,6 +46,17 @@ def test_what_changed_is_noted(workdir):
     assert not list(workdir.glob("*.tmp*"))
 
 
+def test_a_run_that_goes_on_keeps_where_it_came_from(workdir):
+    def source(name: str) -> Meaning:
+        return Meaning(config={**_meaning().config, "init": {"source": name}}, tokenizer="aa")
+
+    rundir.record_run(workdir, source("first"))
+    (workdir / "ckpt" / "3").mkdir(parents=True)
+    rundir.record_run(workdir, source("other"))
+    assert json.loads((workdir / "config.json").read_text())["init"] == {"source": "first"}
+    assert "other" not in (workdir / "config.diff").read_text()
+
+
 def test_going_on_forgets_what_will_be_done_again(workdir):
     for step in (2, 4, 6):
         (workdir / "evals" / f"{step:08d}.json").touch()
