@@ -120,7 +120,7 @@ class Tokens:
         standard = (means - means.mean(1, keepdims=True)) / means.std(1, keepdims=True)
         mixing = np.random.default_rng(2).normal(size=(6, 6))
         tokens = np.random.default_rng(3).normal(size=(ROWS, GRID * GRID, 6))
-        tokens[..., 0] = standard if self.hides else 0
+        tokens[..., 0] = standard + 5 if self.hides else 0
         tokens[..., 1] += 3000  # a feature that is always large, as trained towers have them
         for rows in (slice(0, 5), slice(5, ROWS)):
             yield Features(tokens=(tokens @ mixing)[rows], pooled=np.zeros((ROWS, 6))[rows])
