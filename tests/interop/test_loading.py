@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -53,12 +54,14 @@ def test_heads_predict_the_golden_maps(loaded, folder):
     np.testing.assert_allclose(maps["depth/disparity"], stored, atol=1e-4)
 
 
-def test_a_model_without_texts_comes_back(tmp_path, image_only):
-    save_folder(tmp_path, image_only)
-    loaded = mtv_jax.interop.load(tmp_path)
+def test_a_model_without_texts_replaces_one_with(copy, image_only):
+    save_folder(copy, dataclasses.replace(image_only, pools=False))
+    loaded = mtv_jax.interop.load(copy)
     assert loaded.tokenizer is None and loaded.params["backbone"].keys() == {"image"}
-    assert not (tmp_path / "spiece.model").exists()
-    with np.load(tmp_path / golden.FILE) as arrays:
+    assert not loaded.pools and "means nothing" in (copy / "README.md").read_text()
+    for name in ("spiece.model", "tokenizer_config.json", "special_tokens_map.json"):
+        assert not (copy / name).exists(), name
+    with np.load(copy / golden.FILE) as arrays:
         assert not {"ids", "text_embeds", "logits_per_image"} & {*arrays}
         features = loaded.image_features(golden.golden_images())
         unit = features / np.linalg.norm(features, axis=-1, keepdims=True)

@@ -66,6 +66,7 @@ def test_a_card_without_texts_or_heads_does_not_speak_of_them(tmp_path, image_on
     save_folder(tmp_path, dataclasses.replace(image_only, objectives={}))
     card = (tmp_path / "README.md").read_text()
     assert "logits" not in card and "sentencepiece" not in card and "heads" not in card
+    assert "means nothing" not in card, "its pooled vectors were trained"
     assert read_json(tmp_path, "config.json")["architectures"] == ["SiglipVisionModel"]
     assert not (tmp_path / "heads.safetensors").exists()
 
