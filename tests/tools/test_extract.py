@@ -16,6 +16,7 @@ class FakeEncoder:
     """Pools an image to its mean colour; notes the shapes it was given."""
 
     encoder = types.SimpleNamespace(image_size=SIZE)
+    pools = True
 
     def __init__(self):
         self.shapes = []
@@ -109,3 +110,11 @@ def test_folders_with_equal_names_do_not_hide_each_other(tmp_path):
     inputs = [str(tmp_path / "a"), str(tmp_path / "b")]
     found = extract.find_images(inputs)
     assert list(found) == [f"{folder}/1.jfif" for folder in inputs]
+
+
+def test_pooled_vectors_that_mean_nothing_are_said(images, tmp_path, encoder, capsys):
+    run(images, tmp_path)
+    assert "were not trained" not in capsys.readouterr().err
+    encoder.pools = False
+    run(images, tmp_path)
+    assert "were not trained: use --tokens" in capsys.readouterr().err
