@@ -6,9 +6,9 @@ import pathlib
 
 from jaxtyping import PyTree
 
-from mtv_jax import interop
 from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
+from mtv_jax.interop.loading import load_folder
 from mtv_jax.interop.save import MODEL_FILE
 from mtv_jax.training.checkpoint import load_numpy, newest_step
 
@@ -78,7 +78,7 @@ def _trained(workdir: pathlib.Path, step: int) -> InitSource:
 
 
 def _exported(folder: pathlib.Path, trusted: tuple[str, ...]) -> InitSource:
-    trained = interop.load(folder, trusted=trusted)
+    trained = load_folder(folder, trusted=trusted)
     return InitSource(
         title=str(folder),
         params=trained.params,
