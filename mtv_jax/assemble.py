@@ -175,6 +175,11 @@ class System:
                 f"per device (batch_size {self.run.batch_size} over {self.mesh.size} devices)"
             )
         for objective in self.model.objectives:
+            if self.run.batch_size % objective.loss_group():
+                raise UserError(
+                    f"objective {objective.name} compares groups of {objective.loss_group()}, "
+                    f"which do not divide batch_size {self.run.batch_size}"
+                )
             if part % objective.group():
                 raise UserError(
                     f"objective {objective.name} works on groups of {objective.group()}, which do "
@@ -332,20 +337,37 @@ class System:
     def heldout_losses(
         self, state: TrainState, data: EvalSet, count: int
     ) -> Iterator[Mapping[str, LossOut]]:
-        """Losses of `state` on the first `count` batches of other data."""
+        """Losses of `state` on the first `count` batches of other data.
+
+        Objectives with a teacher have the metric "strange_loss" as well: what they lose when the
+        teacher sees another image.
+        """
         spec = {"path": data.store, "selection": data.selection, "sidecars": data.sidecars}
         stores = {"heldout": spec}
         for _, local in zip(range(count), self.batches(0, stores), strict=False):
             with jax.set_mesh(self.mesh):
-                yield self._losses(state, self.put(local))
+                yield self._losses(state, self.frozen, self.put(local))
 
     @functools.cached_property
     def _losses(self) -> Any:
-        def losses(state: TrainState, batch: Mapping[str, Any]) -> dict[str, LossOut]:
-            weights = Weights(params=state.params, ema=state.ema, frozen=self.frozen)
-            return self.model.losses(
-                weights, state.slots, batch, state.step, micro_batches=self.run.micro_batches
+        def losses(
+            state: TrainState, frozen: PyTree, batch: Mapping[str, Any]
+        ) -> dict[str, LossOut]:
+            weights = Weights(params=state.params, ema=state.ema, frozen=frozen)
+            run = functools.partial(
+                self.model.losses,
+                weights,
+                state.slots,
+                batch,
+                state.step,
+                micro_batches=self.run.micro_batches,
             )
+            taught = {o.name for o in self.model.objectives if o.is_taught()}
+            strange = run(strange_teacher=True) if taught else {}
+            return {
+                name: out.but(strange_loss=strange[name].loss) if name in taught else out
+                for name, out in run().items()
+            }
 
         return jax.jit(losses)
 

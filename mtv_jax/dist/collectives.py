@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jaxtyping import Array, Shaped
 
 from mtv_jax.dist.mesh import BATCH_AXES
 
@@ -30,7 +32,7 @@ def pairwise_rows(
         rows: pytree of [B, …] arrays, batch-sharded under a mesh.
         columns: pytree of [B, …] arrays, batch-sharded under a mesh.
         shared: pytree every device holds in full; its gradient is summed over devices.
-        chunk: most rows at a time on a device; the largest divisor of the local rows is used.
+        chunk: most rows at a time on a device.
 
     Returns:
         pytree of [B] values, sharded like the rows.
@@ -50,10 +52,15 @@ def pairwise_rows(
 
 def _chunked(term: Callable, rows: Any, columns: Any, shared: Any, chunk: int) -> Any:
     count = jax.tree.leaves(rows)[0].shape[0]
-    size = next(c for c in range(min(chunk, count), 0, -1) if count % c == 0)
-    if size == count:
+    parts = -(-count // chunk)
+    if parts == 1:
         return term(rows, columns, shared)
-    split = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), rows)
+    size = -(-count // parts)  # the last chunk is filled up with zeros, of which nothing is kept
+    split = jax.tree.map(lambda x: _filled(x, parts * size).reshape(parts, size, *x.shape[1:]), rows)
     recompute = jax.checkpoint(lambda part: term(part, columns, shared))
     values = jax.lax.map(recompute, split)
-    return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), values)
+    return jax.tree.map(lambda x: x.reshape(parts * size, *x.shape[2:])[:count], values)
+
+
+def _filled(x: Shaped[Array, "b ..."], count: int) -> Shaped[Array, "c ..."]:
+    return jnp.pad(x, [(0, count - x.shape[0])] + [(0, 0)] * (x.ndim - 1))

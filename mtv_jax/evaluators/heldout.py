@@ -10,6 +10,9 @@ import numpy as np
 from mtv_jax.core.config import at_least
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
 
+# What a model reaches that does not look at the image: an objective has one of them, or none.
+_BLIND = {"blind_loss", "strange_loss"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldoutLoss(Evaluator):
@@ -37,6 +40,6 @@ class HeldoutLoss(Evaluator):
             ctx.poll()
             for name, out in losses.items():
                 sums.setdefault(name, []).append(float(out.loss))
-                if "blind_loss" in out.metrics:
-                    sums.setdefault(f"{name}/chance", []).append(float(out.metrics["blind_loss"]))
+                for blind in _BLIND & out.metrics.keys():
+                    sums.setdefault(f"{name}/chance", []).append(float(out.metrics[blind]))
         return {name: float(np.mean(values)) for name, values in sums.items()}

@@ -115,8 +115,12 @@ class Encoder:
         num_kept: int | None = None,
         attn_mask: Bool[Array, "*b n n"] | None = None,
     ) -> Features:
-        """The image tower with `params["image"]`; arguments as of `ImageTower.__call__`."""
-        return self._image.apply(
+        """The image tower with `params["image"]`; arguments as of `ImageTower.__call__`.
+
+        A teacher has no mask token: it never sees a masked image.
+        """
+        tower = self._image.clone(has_mask_token="mask_token" in params["image"])
+        return tower.apply(
             {"params": params["image"]},
             pixels,
             wants=wants,

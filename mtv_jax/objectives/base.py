@@ -10,6 +10,7 @@ valid counts, centres and groups are those of the full batch whatever the micro-
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,6 +60,35 @@ class LossOut:
     loss: Float[Array, ""]
     metrics: dict[str, Float[Array, ""]] = dataclasses.field(default_factory=dict)
     slots: PyTree = None
+
+    def but(self, **metrics: Float[Array, ""]) -> "LossOut":
+        """The same with more metrics."""
+        return dataclasses.replace(self, metrics={**self.metrics, **metrics})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """A sign in an objective's metrics that something is wrong.
+
+    Attributes:
+        above: metric → value that it exceeds.
+        below: metric → value that it falls short of. All conditions must hold.
+        after: progress in [0, 1] before which it is normal.
+        problem: what is wrong, in words.
+        remedy: what to try.
+    """
+
+    above: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    below: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    after: float = 0.0
+    problem: str
+    remedy: str
+
+    def rings(self, metrics: Mapping[str, float], progress: float) -> bool:
+        """Whether all conditions hold; a metric that is not there rings nothing."""
+        high = all(metrics.get(name, -math.inf) > limit for name, limit in self.above.items())
+        low = all(metrics.get(name, math.inf) < limit for name, limit in self.below.items())
+        return progress >= self.after and high and low
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,14 +141,18 @@ class Objective(abc.ABC):
         return {}
 
     def tables(
-        self, batch: Batch, vocabularies: Mapping[str, Int32[Array, "u t"]]
+        self,
+        batch: Batch,
+        keys: Key[Array, " b"],
+        vocabularies: Mapping[str, Int32[Array, "u t"]],
     ) -> dict[str, Int32[Array, "u t"]]:
         """Inputs of passes over tables, made from the whole batch before it is split.
 
         By default a table pass reads the whole vocabulary of its view; what is returned here for
-        that view stands in its place (the distinct phrases of this batch).
+        that view stands in its place (the distinct phrases of this batch). `keys` are those of
+        `derive`. Rows may be added at the end of a table to divide it over devices.
         """
-        del batch, vocabularies
+        del batch, keys, vocabularies
         return {}
 
     @abc.abstractmethod
@@ -136,6 +170,18 @@ class Objective(abc.ABC):
     def group(self) -> int:
         """Samples whose rows must stay together in `derive` and `project`; 1: none."""
         return 1
+
+    def loss_group(self) -> int:
+        """Consecutive samples that `loss` compares with each other; 1: none, or all."""
+        return 1
+
+    def is_taught(self) -> bool:
+        """Whether it reads the EMA teacher."""
+        return any(request.who == "ema" for request in self.passes())
+
+    def alarms(self) -> tuple["Alarm", ...]:
+        """What its metrics look like when training goes wrong."""
+        return ()
 
     def predicts(self) -> Wants:
         """What `predict` reads of the image tower; nothing when there is nothing to predict."""

@@ -9,45 +9,21 @@ loss as a row and as a column.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from mtv_jax.core.config import at_least
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
 from mtv_jax.core.masking import masked_mean
 from mtv_jax.core.passes import Pass, Plan, Wants, wanted
 from mtv_jax.dist.collectives import pairwise_rows
+from mtv_jax.nn.contrast import SigmoidLogits, blind_loss, normalize
 from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
-
-
-class SigmoidLogits(nn.Module):
-    """The learned log scale and bias of a sigmoid loss."""
-
-    init_scale: float
-    init_bias: float
-
-    @nn.compact
-    def __call__(self) -> dict[str, Float[Array, ""]]:
-        """Scalars "logit_scale" (log space) and "logit_bias"."""
-        scale, bias = nn.initializers.constant(math.log(self.init_scale)), self.init_bias
-        return {
-            "logit_scale": self.param("logit_scale", scale, ()),
-            "logit_bias": self.param("logit_bias", nn.initializers.constant(bias), ()),
-        }
-
-
-def normalize(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """x / (‖x‖ + 1e-8) in float32, with a finite gradient at zero."""
-    x = x.astype(jnp.float32)
-    squared = jnp.sum(x * x, axis=-1, keepdims=True)
-    norm = jnp.sqrt(jnp.where(squared > 0, squared, 1.0)) * (squared > 0)
-    return x / (norm + 1e-8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,12 +78,6 @@ class SigmoidVL(Objective):
             "blind_loss": blind_loss(jnp.sum(valid)),
         }
         return LossOut(loss=masked_mean(values["loss"], valid), metrics=metrics)
-
-
-def blind_loss(count: Int[Array, ""]) -> Float[Array, ""]:
-    """What a learned bias alone reaches over `count` pairs: about ln(count) + 1."""
-    count = jnp.maximum(count, 2).astype(jnp.float32)
-    return jnp.log(count) - (count - 1) * jnp.log1p(-1 / count)
 
 
 def sigmoid_rows(

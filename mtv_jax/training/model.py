@@ -19,6 +19,7 @@ from mtv_jax.core import rng
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Features, Pass, TextView, Wants, merge_plans
 from mtv_jax.core.schedules import as_schedule
+from mtv_jax.dist.mesh import batch_shards
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.text_tower import text_positions
 from mtv_jax.objectives.base import Context, Heads, LossOut, Objective, Outputs, bind_heads
@@ -113,13 +114,25 @@ class Model:
         step: Array,
         *,
         micro_batches: int = 1,
+        strange_teacher: bool = False,
     ) -> dict[str, LossOut]:
-        """Every objective's loss on a global batch, unweighted."""
+        """Every objective's loss on a global batch, unweighted.
+
+        Args:
+            weights: what the passes and heads read.
+            slots: by objective.
+            raw: a loader batch on the device.
+            step: optimiser steps taken.
+            micro_batches: parts that the passes take one after the other.
+            strange_teacher: whether EMA passes see the inputs of the sample before. What a student
+                loses by that is what it knows of its own image.
+        """
         heads = _BoundHeads(
             student=bind_heads(self.heads, weights.params["heads"]),
             ema=bind_heads(self.heads, jax.lax.stop_gradient(weights.ema.get("heads", {}))),
         )
-        return self._losses(weights, heads, slots, raw, step, micro_batches)
+        how = _How(micro_batches=micro_batches, strange_teacher=strange_teacher)
+        return self._losses(weights, heads, slots, raw, step, how)
 
     def _losses(
         self,
@@ -128,7 +141,7 @@ class Model:
         slots: Mapping[str, PyTree],
         raw: Mapping[str, Any],
         step: Array,
-        micro_batches: int,
+        how: "_How",
     ) -> dict[str, LossOut]:
         batch = open_batch(raw, seed=self.seed, spec=self.spec)
         tables = self._run_tables(weights, batch)
@@ -147,10 +160,10 @@ class Model:
 
         def project(part: Batch) -> dict[str, Outputs]:
             part = self._inputs(part)
-            feats = tables | self._run_passes(weights, part)
+            feats = tables | self._run_passes(weights, part, how)
             return {o.name: o.project(context(o, feats, part)) for o in self.objectives}
 
-        outputs = map_microbatches(project, batch, micro_batches)
+        outputs = map_microbatches(project, batch, how.micro_batches)
         return {o.name: o.loss(outputs[o.name], context(o, tables, batch)) for o in self.objectives}
 
     def total(self, losses: Mapping[str, LossOut], step: Array) -> Float[Array, ""]:
@@ -185,9 +198,14 @@ class Model:
             )
         return features if request.who == "student" else self._stop(features)
 
-    def _run_passes(self, weights: Weights, batch: Batch) -> dict[str, Features]:
+    def _run_passes(self, weights: Weights, batch: Batch, how: "_How") -> dict[str, Features]:
+        def inputs(request: Pass) -> dict[str, Array]:
+            if how.strange_teacher and request.who == "ema":
+                return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), batch.inputs)
+            return batch.inputs
+
         return {
-            request.id: self.run_pass(weights, request, wants, batch.inputs)
+            request.id: self.run_pass(weights, request, wants, inputs(request))
             for request, wants in self.plan.items()
             if not self._is_table(request)
         }
@@ -196,7 +214,12 @@ class Model:
         vocabularies = weights.frozen.get("tables", {})
         inputs = dict(vocabularies)
         for objective in self.objectives:
-            inputs |= objective.tables(batch, vocabularies)
+            keys = rng.named(batch.keys, objective.name)
+            inputs |= objective.tables(batch, keys, vocabularies)
+        shards = batch_shards()
+        inputs = {
+            view: jnp.pad(ids, [(0, -len(ids) % shards), (0, 0)]) for view, ids in inputs.items()
+        }
         return {
             request.id: self.run_pass(weights, request, wants, inputs)
             for request, wants in self.plan.items()
@@ -227,7 +250,7 @@ class Model:
         towers = {"backbone": backbone}
         weights = Weights(params=towers, ema=towers, frozen=frozen)
         heads, step = _BoundHeads(student=recorder, ema=recorder), jnp.zeros((), jnp.int32)
-        self._losses(weights, heads, self.init_slots(), raw, step, 1)
+        self._losses(weights, heads, self.init_slots(), raw, step, _How())
 
     def _text_positions(self, view: str) -> tuple[int, ...]:
         recipe = self.spec.view(view)
@@ -244,6 +267,14 @@ class Model:
     @staticmethod
     def _stop(features: Features) -> Features:
         return jax.tree.map(jax.lax.stop_gradient, features)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _How:
+    """Arguments of `Model.losses` that no objective sees."""
+
+    micro_batches: int = 1
+    strange_teacher: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

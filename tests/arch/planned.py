@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Float, Int32, Key, PyTree, Shaped
 from mtv_jax.core.fields import BOXES, CAPTION, IMAGE, PHRASES, Field
 from mtv_jax.core.masking import masked_mean
 from mtv_jax.core.passes import Pass, Plan, Wants, wanted
+from mtv_jax.nn.contrast import SigmoidLogits, normalize
 from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
-from mtv_jax.objectives.sigmoid_vl import SigmoidLogits, normalize
 from mtv_jax.views.batch import Batch
 from mtv_jax.views.geometry import keep_boxes
 from tests.arch.probes import MixtureProbe, exact_half_mask
@@ -187,8 +187,12 @@ class Grounding(Planned):
         }
 
     def tables(
-        self, batch: Batch, vocabularies: Mapping[str, Int32[Array, "u t"]]
+        self,
+        batch: Batch,
+        keys: Key[Array, " b"],
+        vocabularies: Mapping[str, Int32[Array, "u t"]],
     ) -> dict[str, Int32[Array, "u t"]]:
+        del keys
         if not self.unique:
             return {}
         vocabulary = vocabularies["region_phrases"]

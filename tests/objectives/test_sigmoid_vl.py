@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mtv_jax.dist.mesh import MeshConfig, make_mesh, put_batch
-from mtv_jax.objectives.sigmoid_vl import blind_loss, normalize, sigmoid_rows
+from mtv_jax.nn.contrast import blind_loss, normalize
+from mtv_jax.objectives.sigmoid_vl import sigmoid_rows
 
 SCALARS = {"logit_scale": jnp.log(10.0), "logit_bias": jnp.asarray(-10.0)}
 
