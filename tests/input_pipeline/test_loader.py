@@ -36,7 +36,7 @@ def world(tmp_path_factory):
 def _source(world, fields=FIELDS, **kwargs) -> SampleSource:
     streams = open_streams({"train": StoreConfig(path=str(world / "train"), **kwargs)}, ())
     tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
-    return SampleSource(streams, fields, 32, tokenizer, seed=3)
+    return SampleSource(streams, fields, 32, tokenizer, {}, seed=3)
 
 
 def _read(source, rows, *, first=0, count=3, workers=0, batch_size=8) -> list[dict]:
@@ -110,9 +110,9 @@ def test_missing_columns_are_invalid_and_blank(world):
             yield {"key": f"{shard}-{row}", **label}
 
     for shard in range(2):
-        write_shard(world / "train", "regions_v1", shard, rows(shard))
-    finish_sidecar(world / "train", "regions_v1", (BOXES,), {})
-    source = _source(world, (IMAGE, CAPTION, BOXES, DEPTH), sidecars=("regions_v1",))
+        write_shard(world / "train", "halves_v1", shard, rows(shard))
+    finish_sidecar(world / "train", "halves_v1", (BOXES,), {})
+    source = _source(world, (IMAGE, CAPTION, BOXES, DEPTH), sidecars=("halves_v1",))
     for i in range(20):
         sample = source[i]
         labelled = sample["record_id"][2] % 2 == 1
@@ -165,7 +165,7 @@ def odd_source(tmp_path, world):
     def sample(name: str) -> dict:
         streams = open_streams({"odd": StoreConfig(path=str(tmp_path))}, (IMAGE, CAPTION, BOXES))
         tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
-        source = SampleSource(streams, (IMAGE, CAPTION, BOXES), 32, tokenizer, seed=3)
+        source = SampleSource(streams, (IMAGE, CAPTION, BOXES), 32, tokenizer, {}, seed=3)
         row = list(odd).index(name)
         return next(x for x in map(source.__getitem__, range(7)) if x["record_id"][2] == row)
 
@@ -202,7 +202,7 @@ def test_streams_of_a_mixture_have_orders_of_their_own(world):
     same = StoreConfig(path=str(world / "train"))
     tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
     source = SampleSource(
-        open_streams({"a": same, "b": same}, FIELDS), FIELDS, 32, tokenizer, seed=3
+        open_streams({"a": same, "b": same}, FIELDS), FIELDS, 32, tokenizer, {}, seed=3
     )
     ids = [tuple(source[i]["record_id"]) for i in range(40)]
     one, two = ([rest for store, *rest in ids if store == number] for number in (0, 1))
@@ -227,7 +227,9 @@ def test_an_empty_store_and_a_wrong_column_are_one_line(world, tmp_path):
     for path, message in ((tmp_path / "empty", "no rows"), (tmp_path / "no", "is not there")):
         with pytest.raises(ValueError, match=message):
             open_streams({"train": StoreConfig(path=str(path))}, FIELDS)
-    with pytest.raises(UserError, match=r"no store .* has the column .normals.*; write a sidecar"):
+    with pytest.raises(
+        UserError, match=r"no store .* has the column .normals.*; label the store .*depth_maps"
+    ):
         normals = dataclasses.replace(DEPTH, name="normals")
         open_streams({"train": StoreConfig(path=str(world / "train"))}, (IMAGE, normals))
     config = StoreConfig(path=str(world / "train"), sidecars=("scene_v1",))
