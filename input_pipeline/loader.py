@@ -84,21 +84,20 @@ def open_streams(
         if field.name not in columns:
             raise UserError(
                 f"no store of input.stores has the column {field.name!r}"
-                f"{closest(field.name, columns)}; {_remedy(stores, streams, field.name)}"
+                f"{closest(field.name, columns)}; {_remedy(stores, streams, field)}"
             )
-        if field.encode == "vocabulary":
-            raise UserError(f"the loader cannot read the column {field.name!r}: a vocabulary")
     return streams
 
 
-def _remedy(stores: Mapping[str, StoreConfig], streams: tuple[Stream, ...], column: str) -> str:
+def _remedy(stores: Mapping[str, StoreConfig], streams: tuple[Stream, ...], field: Field) -> str:
     for name, stream in zip(stores, streams, strict=True):
-        if found := stream.store.sidecars_with(column):
+        if found := stream.store.sidecars_with(field.name):
             opened = tuple(stores[name].sidecars)
             return f'open it with --config.input.stores.{name}.sidecars="{(*opened, found[0])}"'
+    maps = " (`python -m tools.data.depth_maps` for depth maps that you have)"
     return (
-        "write a sidecar that holds it (`python -m tools.data.depth_maps` for depth maps that you "
-        "have), or leave out the objective that reads it"
+        f"label the store{maps if field.codec == 'png16' else ''}, or open a sidecar that holds "
+        "it, or leave out the objective that reads it"
     )
 
 

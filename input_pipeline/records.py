@@ -2,12 +2,14 @@
 """From a stream position to one sample of static shape.
 
 The host reads, decodes once onto a fixed canvas, tokenises. A column that is missing, or a record
-that cannot be read, becomes zeros with `valid` False: shapes and order never change.
+that cannot be read, becomes zeros (UNKNOWN where phrases belong) with `valid` False: shapes and
+order never change.
 """
 
 import dataclasses
 import functools
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -18,6 +20,7 @@ from input_pipeline.order import EpochOrder, Mixture, mix64
 from input_pipeline.store import Store
 from input_pipeline.tfrecord import RecordError
 from input_pipeline.tokenizer import Tokenizer, canonicalize
+from input_pipeline.vocabulary import UNKNOWN, Vocabulary
 from mtv_jax.core.fields import Field
 from mtv_jax.core.position import split_position
 
@@ -61,6 +64,7 @@ class SampleSource:
         fields: columns that objectives read; one that a store lacks is invalid there.
         canvas: side of the square raster canvas in pixels.
         tokenizer: for columns encoded as tokens.
+        vocabularies: by column, for those encoded as one.
         seed: of the order.
     """
 
@@ -70,10 +74,11 @@ class SampleSource:
         fields: tuple[Field, ...],
         canvas: int,
         tokenizer: Tokenizer | None,
+        vocabularies: Mapping[str, Vocabulary],
         seed: int,
     ):
         self.streams, self.fields = streams, fields
-        self.canvas, self.tokenizer = canvas, tokenizer
+        self.canvas, self.tokenizer, self.vocabularies = canvas, tokenizer, vocabularies
         self._mixture = Mixture.from_weights([s.weight for s in streams])
         self._orders = [
             EpochOrder(
@@ -137,7 +142,10 @@ class SampleSource:
             text = values[0].decode()
             assert self.tokenizer is not None
             return self.tokenizer.encode(text) if canonicalize(text) else None
-        array = np.asarray(values, _DTYPES[field.dtype])
+        if field.encode == "vocabulary":
+            phrases = self.vocabularies[field.name]
+            values = [phrases.encode(value.decode()) for value in values]
+        array = np.asarray(values, column_dtype(field))
         if field.pad_to is None:
             return array.reshape(self._shape(field))
         blank = self._blank(field)
@@ -150,7 +158,8 @@ class SampleSource:
         return column_shape(field, canvas=self.canvas, text_length=length)
 
     def _blank(self, field: Field) -> np.ndarray:
-        return np.zeros(self._shape(field), column_dtype(field))
+        nothing = UNKNOWN if field.encode == "vocabulary" else 0
+        return np.full(self._shape(field), nothing, column_dtype(field))
 
 
 def column_shape(field: Field, *, canvas: int, text_length: int) -> tuple[int, ...]:
@@ -165,7 +174,7 @@ def column_shape(field: Field, *, canvas: int, text_length: int) -> tuple[int, .
 
 
 def column_dtype(field: Field) -> type[np.generic]:
-    """Element type of a column in the batch; texts are ids."""
+    """Element type of a column in the batch; texts are ids, phrases indices."""
     return _DTYPES.get(field.dtype, np.int32)
 
 

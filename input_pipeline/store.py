@@ -7,6 +7,7 @@ A store is a folder:
     images-00000.tfrecord (.index)   base shards of Examples: key, image, caption, height, width, …
     depth_v1.json                    manifest of the sidecar `depth_v1`
     depth_v1-00000.tfrecord (.index) its records: same shards, rows and keys as the base
+    regions_v1.phrases.tsv           `phrase<TAB>count` lines, for a column encoded as a vocabulary
     selections/<name>.npy            sorted uint64 global row numbers
 
 The global row number of a record is its row plus the rows of all earlier shards. A label lives in
@@ -17,7 +18,6 @@ had nothing for holds only its key. A filter or a subset is a selection.
 import bisect
 import io
 import itertools
-import json
 import os
 import pathlib
 import re
@@ -27,20 +27,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline import example, files, tfrecord
-from mtv_jax.core.errors import UserError
+from input_pipeline import example, files, manifests, phrase_counts, tfrecord
+from input_pipeline.manifests import StoreError
 from mtv_jax.core.fields import Field
 
-FORMAT = 1
 BASE = "images"
 KEY = "key"
-_MANIFEST = "store.json"
 _RESERVED = {"store", "funnel", "ingest", BASE}
 _MAX_OPEN_FILES = 256  # each holds two descriptors; the usual limit is 1024 a process
-
-
-class StoreError(UserError):
-    """A store that is absent, incomplete or inconsistent; the message names the remedy."""
 
 
 class Location(NamedTuple):
@@ -54,7 +48,7 @@ class Store:
     """Read access to one store. Opens files on first use: pickle it, fork it, spawn with it."""
 
     def __init__(self, path: pathlib.Path, sidecars: tuple[str, ...]):
-        manifest = _read_manifest(path)
+        manifest = manifests.read_base(path)
         self.path = path
         self.name: str = manifest["name"]
         self.provenance: dict[str, Any] = manifest["provenance"]
@@ -64,7 +58,7 @@ class Store:
         self._holder: dict[str, str] = {}
         self._add_fields(BASE, manifest["fields"])
         for sidecar in sidecars:
-            self._add_fields(sidecar, _read_sidecar_manifest(path, sidecar)["fields"])
+            self._add_fields(sidecar, manifests.read_sidecar(path, sidecar)["fields"])
         self._starts = list(itertools.accumulate(self.shard_rows, initial=0))
         self._open_files: OrderedDict[str, tfrecord.RecordFile] = OrderedDict()
 
@@ -89,14 +83,14 @@ class Store:
     @property
     def sidecars(self) -> tuple[str, ...]:
         """Names of all finished sidecars, opened or not."""
-        return _sidecars_in(self.path)
+        return manifests.sidecars_in(self.path)
 
     def sidecars_with(self, column: str) -> list[str]:
         """Names of the finished sidecars that hold a column, opened or not."""
-        manifests = {name: _read_sidecar_manifest(self.path, name) for name in self.sidecars}
+        found = {name: manifests.read_sidecar(self.path, name) for name in self.sidecars}
         return [
             name
-            for name, manifest in manifests.items()
+            for name, manifest in found.items()
             if any(field["name"] == column for field in manifest["fields"])
         ]
 
@@ -157,6 +151,29 @@ class Store:
         if rows.dtype != np.uint64 or rows.ndim != 1 or (len(rows) and rows[-1] >= self.num_rows):
             raise StoreError(f"{path} is not a selection of {self.path}: make it again")
         return rows
+
+    def vocabulary(self, column: str) -> dict[str, int]:
+        """How often each phrase of an opened vocabulary column occurs, most frequent first.
+
+        Raises:
+            StoreError: `column` is no such column, or its file is missing or damaged.
+        """
+        if column not in self.fields or self.fields[column].encode != "vocabulary":
+            raise StoreError(
+                f"{self.path}: {column!r} is no opened column of phrases: open the sidecar that "
+                f"holds them (sidecars: {', '.join(self.sidecars) or 'none'})"
+            )
+        path = phrase_counts.table_path(self.path, self._holder[column], column)
+        try:
+            return phrase_counts.read(path)
+        except (OSError, ValueError) as error:
+            fault = f"is damaged ({error})"
+            if isinstance(error, FileNotFoundError):
+                fault = "is missing"
+            raise StoreError(
+                f"{path} {fault}: make the labels again (for made scenes, give their "
+                "`python -m tools.data.make_scenes` command again: it adds the file)"
+            ) from error
 
     def records(self, holder: str, shard: int) -> tfrecord.RecordFile:
         """The raw records of one shard of the base (`BASE`) or of a sidecar."""
@@ -240,7 +257,7 @@ def finish_store(
     fields: Iterable[Field],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Commits the base shards lying in `directory` as a store.
+    """Commits the base shards lying in `directory` as a store, and lists its phrases.
 
     Args:
         directory: holds `images-00000.tfrecord` and so on, without a gap.
@@ -248,8 +265,10 @@ def finish_store(
         fields: the columns of the base records, key excepted.
         provenance: how the store was made: sources, settings, versions. JSON-able.
     """
-    manifest = {"name": name, "shards": _shard_rows(directory, BASE)}
-    _write_manifest(pathlib.Path(directory) / _MANIFEST, manifest, fields, provenance)
+    fields, rows = tuple(fields), _shard_rows(directory, BASE)
+    manifest = {"name": name, "shards": rows}
+    _write_vocabularies(directory, BASE, fields, len(rows), {})
+    manifests.write(pathlib.Path(directory) / manifests.BASE, manifest, fields, provenance)
 
 
 def finish_sidecar(
@@ -257,8 +276,17 @@ def finish_sidecar(
     sidecar: str,
     fields: Iterable[Field],
     provenance: Mapping[str, Any],
+    vocabularies: Mapping[str, Mapping[str, int]] | None = None,
 ) -> None:
-    """Commits the shards of `sidecar`, which must match the base in shards and rows."""
+    """Commits the shards of `sidecar`, which must match the base in shards and rows.
+
+    Args:
+        directory: the finished store.
+        sidecar: its name.
+        fields: the columns of its records, key excepted.
+        provenance: how it was made. JSON-able.
+        vocabularies: count by phrase, by vocabulary column; others are counted in the shards.
+    """
     if sidecar in _RESERVED or not re.fullmatch(r"[A-Za-z0-9_.]+", sidecar):
         raise StoreError(f"{sidecar!r} cannot name a sidecar")
     base_rows = Store.open(directory).shard_rows
@@ -268,8 +296,10 @@ def finish_sidecar(
             f"sidecar {sidecar} of {directory} has {len(rows)} shards of {rows[:8]}… rows, the "
             f"base {len(base_rows)} of {list(base_rows[:8])}…: write one row per base row"
         )
+    fields = tuple(fields)
+    _write_vocabularies(directory, sidecar, fields, len(rows), vocabularies or {})
     path = pathlib.Path(directory) / f"{sidecar}.json"
-    _write_manifest(path, {"name": sidecar}, fields, provenance)
+    manifests.write(path, {"name": sidecar}, fields, provenance)
 
 
 def write_selection(directory: str | os.PathLike[str], name: str, rows: np.ndarray) -> None:
@@ -311,66 +341,19 @@ def _whole_rows(path: pathlib.Path) -> int:
     raise StoreError(f"{path} is cut short: remove it and make it again")
 
 
-def _write_manifest(
-    path: pathlib.Path,
-    manifest: dict[str, Any],
-    fields: Iterable[Field],
-    provenance: Mapping[str, Any],
+def _write_vocabularies(
+    directory: str | os.PathLike[str],
+    holder: str,
+    fields: Sequence[Field],
+    num_shards: int,
+    known: Mapping[str, Mapping[str, int]],
 ) -> None:
-    content = {
-        "format": FORMAT,
-        **manifest,
-        "fields": [field.to_json() for field in fields],
-        "provenance": dict(provenance),
-    }
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
-    files.write_atomically(path, text.encode() + b"\n")
-
-
-def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+    columns = [field.name for field in fields if field.encode == "vocabulary"]
+    paths = (shard_path(directory, holder, shard) for shard in range(num_shards))
     try:
-        return _load(path / _MANIFEST, ("name", "provenance", "shards", "fields"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        state = "is incomplete" if any(path.glob("*.tfrecord*")) else "is not there"
-        raise StoreError(
-            f"the store {path} {state} (no {_MANIFEST}): make it with `python -m "
-            f"tools.data.ingest --input IMAGES --output {path}` or `python -m "
-            f"tools.data.make_scenes --output {path}`"
-        ) from error
-
-
-def _sidecars_in(path: pathlib.Path) -> tuple[str, ...]:
-    return tuple(
-        sorted(
-            manifest.stem
-            for manifest in path.glob("*.json")
-            if any(path.glob(f"{manifest.stem}-*.tfrecord"))
-        )
-    )
-
-
-def _read_sidecar_manifest(path: pathlib.Path, sidecar: str) -> dict[str, Any]:
-    try:
-        return _load(path / f"{sidecar}.json", ("fields",))
-    except FileNotFoundError as error:
-        there = ", ".join(_sidecars_in(path)) or "none"
-        raise StoreError(
-            f"the store {path} has no finished sidecar {sidecar!r} (it has: {there}); write it "
-            "first (`python -m tools.data.depth_maps` for depth maps that you have), or leave out "
-            "the objective that reads it"
-        ) from error
-
-
-def _load(path: pathlib.Path, keys: Sequence[str]) -> dict[str, Any]:
-    """A manifest that has `keys`; FileNotFoundError, NotADirectoryError where there is none."""
-    try:
-        manifest = json.loads(path.read_bytes())
-        if manifest["format"] == FORMAT:
-            return {key: manifest[key] for key in keys}
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise StoreError(
-            f"{path} cannot be read ({error!r}): restore it or make it again"
-        ) from error
-    raise StoreError(f"{path} has format {manifest['format']!r}, this version reads {FORMAT}")
+        counted = phrase_counts.count(paths, [name for name in columns if name not in known])
+    except ValueError as error:
+        raise StoreError(f"{error}; remove that file and make it again") from error
+    for column in columns:
+        path = phrase_counts.table_path(pathlib.Path(directory), holder, column)
+        phrase_counts.write(path, {**counted, **known}[column])

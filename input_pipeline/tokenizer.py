@@ -70,6 +70,10 @@ class Tokenizer:
         """Hash of the model file: what identifies a tokenizer, wherever it lies."""
         return hashlib.sha256(pathlib.Path(self.path).read_bytes()).hexdigest()
 
+    def fits(self, text: str) -> bool:
+        """Whether `encode` keeps all of a text."""
+        return len(self._model.encode(canonicalize(text))) < self.length
+
     def encode(self, text: str) -> np.ndarray:
         """Ids of one text: int32 [length], EOS-padded."""
         ids = np.full(self.length, EOS, np.int32)

@@ -15,6 +15,7 @@ from input_pipeline.eval_set import EvalSet
 from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_streams
 from input_pipeline.records import SampleSource, Stream, sample_shapes
 from input_pipeline.tokenizer import Tokenizer
+from input_pipeline.vocabulary import Vocabulary
 from mtv_jax.core import config as cfg
 from mtv_jax.core.errors import UserError, closest
 from mtv_jax.core.fields import Field
@@ -317,6 +318,10 @@ class System:
         specs = {k: cfg.build(StoreConfig, v, f"input.stores.{k}") for k, v in stores.items()}
         return open_streams(specs, self.fields)
 
+    def _vocabularies(self, streams: tuple[Stream, ...]) -> dict[str, Vocabulary]:
+        columns = [field.name for field in self.fields if field.encode == "vocabulary"]
+        return {c: Vocabulary.of([stream.store for stream in streams], c) for c in columns}
+
     def batches(self, first: int, stores: Section | None = None) -> Iterator[dict[str, Any]]:
         """This process's rows of global batches first, first + 1, …, as numpy.
 
@@ -327,7 +332,10 @@ class System:
         streams = self._open(stores or self.input.stores)
         rows = local_rows(self.mesh, self.run.batch_size)
         local = LocalRows(batch_size=self.run.batch_size, rows=rows)
-        source = SampleSource(streams, self.fields, self.canvas, self.tokenizer, self.run.seed)
+        vocabularies = self._vocabularies(streams)
+        source = SampleSource(
+            streams, self.fields, self.canvas, self.tokenizer, vocabularies, self.run.seed
+        )
         return batches(source, local, first=first, config=self.input)
 
     def put(self, local: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:

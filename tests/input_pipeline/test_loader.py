@@ -20,8 +20,9 @@ from input_pipeline.store import (
     write_shard,
 )
 from input_pipeline.tokenizer import EOS, Tokenizer, canonicalize
+from input_pipeline.vocabulary import UNKNOWN, Vocabulary
 from mtv_jax.core.errors import UserError
-from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE, Field
+from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE, PHRASES, SCORES, Field
 from mtv_jax.core.position import join_position
 from tests.integration.helpers import SIZE_FIELDS, tiny_world
 
@@ -33,10 +34,10 @@ def world(tmp_path_factory):
     return tiny_world(tmp_path_factory.mktemp("loader"))
 
 
-def _source(world, fields=FIELDS, **kwargs) -> SampleSource:
+def _source(world, fields=FIELDS, vocabularies=None, **kwargs) -> SampleSource:
     streams = open_streams({"train": StoreConfig(path=str(world / "train"), **kwargs)}, ())
     tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
-    return SampleSource(streams, fields, 32, tokenizer, seed=3)
+    return SampleSource(streams, fields, 32, tokenizer, vocabularies or {}, seed=3)
 
 
 def _read(source, rows, *, first=0, count=3, workers=0, batch_size=8) -> list[dict]:
@@ -103,6 +104,61 @@ def test_a_selection_does_not_travel_to_the_workers(world):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(stream)).rows, np.arange(90))
 
 
+def _regions_source(world, *phrases) -> SampleSource:
+    """With the store's vocabulary, or one of `phrases`."""
+    store = Store.open(world / "train", ["regions_v1"])
+    vocabulary = Vocabulary(phrases) if phrases else Vocabulary.of([store], "phrases")
+    fields = (IMAGE, BOXES, PHRASES, SCORES)
+    return _source(world, fields, {"phrases": vocabulary}, sidecars=("regions_v1",))
+
+
+def test_phrases_are_indices_and_padding_is_never_a_phrase(world):
+    source = _regions_source(world)
+    vocabulary = source.vocabularies["phrases"].phrases
+    store = Store.open(world / "train", ["regions_v1"])
+    seen = set()
+    for i in range(96):
+        sample = source[i]
+        _, shard, row = sample["record_id"].tolist()
+        phrases = sample["phrases"]
+        assert phrases.shape == (20,) and phrases.dtype == np.int32
+        assert (phrases[1:] == UNKNOWN).all()
+        assert bool(sample["valid"]["phrases"]) == (phrases[0] != UNKNOWN) == (row % 7 < 6)
+        if sample["valid"]["phrases"]:
+            (stored,) = store.read(shard, row, ["phrases"])["phrases"]
+            assert vocabulary[phrases[0]] == stored.decode()
+            seen.add(stored.decode())
+    assert seen == set(vocabulary)
+
+
+def test_a_phrase_that_the_vocabulary_lacks_is_unknown_but_valid(world):
+    source = _regions_source(world, "disc", "square", "stripe")
+    samples = [source[i] for i in range(96)]
+    coloured = [s for s in samples if s["valid"]["phrases"] and s["record_id"][2] % 2 == 0]
+    assert coloured and all((s["phrases"] == UNKNOWN).all() for s in coloured)
+    assert {int(s["phrases"][0]) for s in samples} == {-1, 0, 1, 2}
+
+
+def test_workers_read_the_same_phrases(world):
+    source = _regions_source(world)
+    straight = _read(source, range(8))
+    for batch, expected in zip(_read(source, range(8), workers=2), straight, strict=True):
+        _assert_equal(batch, expected)
+    assert {b["phrases"].dtype for b in straight} == {np.dtype(np.int32)}
+    assert (straight[0]["phrases"][:, 0] >= 0).any()
+
+
+def test_more_phrases_than_fit_are_cut(tmp_path, world):
+    phrases = [f"thing {i:02}" for i in range(30)]
+    row = {"key": "a", "height": 40, "width": 48, "phrases": phrases}
+    write_shard(tmp_path / "train", "images", 0, [row])
+    finish_store(tmp_path / "train", "many", (*SIZE_FIELDS, PHRASES), {})
+    (tmp_path / "tokenizer.model").symlink_to(world / "tokenizer.model")
+    vocabulary = Vocabulary.of([Store.open(tmp_path / "train")], "phrases")
+    sample = _source(tmp_path, (PHRASES,), {"phrases": vocabulary})[0]
+    assert sample["phrases"].tolist() == list(range(20)) and len(vocabulary) == 30
+
+
 def test_missing_columns_are_invalid_and_blank(world):
     def rows(shard):
         for row in range(48):
@@ -110,9 +166,9 @@ def test_missing_columns_are_invalid_and_blank(world):
             yield {"key": f"{shard}-{row}", **label}
 
     for shard in range(2):
-        write_shard(world / "train", "regions_v1", shard, rows(shard))
-    finish_sidecar(world / "train", "regions_v1", (BOXES,), {})
-    source = _source(world, (IMAGE, CAPTION, BOXES, DEPTH), sidecars=("regions_v1",))
+        write_shard(world / "train", "halves_v1", shard, rows(shard))
+    finish_sidecar(world / "train", "halves_v1", (BOXES,), {})
+    source = _source(world, (IMAGE, CAPTION, BOXES, DEPTH), sidecars=("halves_v1",))
     for i in range(20):
         sample = source[i]
         labelled = sample["record_id"][2] % 2 == 1
@@ -165,7 +221,7 @@ def odd_source(tmp_path, world):
     def sample(name: str) -> dict:
         streams = open_streams({"odd": StoreConfig(path=str(tmp_path))}, (IMAGE, CAPTION, BOXES))
         tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
-        source = SampleSource(streams, (IMAGE, CAPTION, BOXES), 32, tokenizer, seed=3)
+        source = SampleSource(streams, (IMAGE, CAPTION, BOXES), 32, tokenizer, {}, seed=3)
         row = list(odd).index(name)
         return next(x for x in map(source.__getitem__, range(7)) if x["record_id"][2] == row)
 
@@ -202,7 +258,7 @@ def test_streams_of_a_mixture_have_orders_of_their_own(world):
     same = StoreConfig(path=str(world / "train"))
     tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
     source = SampleSource(
-        open_streams({"a": same, "b": same}, FIELDS), FIELDS, 32, tokenizer, seed=3
+        open_streams({"a": same, "b": same}, FIELDS), FIELDS, 32, tokenizer, {}, seed=3
     )
     ids = [tuple(source[i]["record_id"]) for i in range(40)]
     one, two = ([rest for store, *rest in ids if store == number] for number in (0, 1))
@@ -227,13 +283,18 @@ def test_an_empty_store_and_a_wrong_column_are_one_line(world, tmp_path):
     for path, message in ((tmp_path / "empty", "no rows"), (tmp_path / "no", "is not there")):
         with pytest.raises(ValueError, match=message):
             open_streams({"train": StoreConfig(path=str(path))}, FIELDS)
-    with pytest.raises(UserError, match=r"no store .* has the column .normals.*; write a sidecar"):
+    with pytest.raises(
+        UserError, match=r"no store .* has the column .normals.*; label the store .*depth_maps"
+    ):
         normals = dataclasses.replace(DEPTH, name="normals")
         open_streams({"train": StoreConfig(path=str(world / "train"))}, (IMAGE, normals))
     config = StoreConfig(path=str(world / "train"), sidecars=("scene_v1",))
     remedy = "open it with --config.input.stores.train.sidecars=\"('scene_v1', 'depth_v1')\""
     with pytest.raises(UserError, match=re.escape(remedy)):
         open_streams({"train": config}, (IMAGE, DEPTH))
+    names = dataclasses.replace(PHRASES, name="names")
+    with pytest.raises(UserError, match=r"has the column .names.*; label the store, or open a"):
+        open_streams({"train": config}, (IMAGE, names))
 
 
 def test_captions_are_canonical_and_end_with_eos(world):
@@ -272,7 +333,9 @@ def test_wrong_tokenizers_are_refused(tmp_path):
 
 
 def test_fake_batches_are_what_they_say():
-    batch = fake_batch((IMAGE, BOXES), batch_size=3, canvas=16, text_length=0)
+    batch = fake_batch((IMAGE, BOXES, PHRASES), batch_size=3, canvas=16, text_length=0)
+    assert batch["phrases"].dtype == np.int32 and batch["phrases"].shape == (3, 20)
+    assert 0 <= batch["phrases"].min() < batch["phrases"].max() < 32
     boxes = batch["boxes"]
     assert batch["image"].dtype == np.uint8 and batch["image"].std() > 20
     assert (boxes[..., 2:] >= boxes[..., :2]).all()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Manifests, sidecars, selections, and reads that merge them."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -221,6 +222,90 @@ def test_damaged_selection_is_named(path, content):
         file.write_bytes(content)
     with pytest.raises(StoreError, match=rf"{file} cannot be read \(.+\): restore it or"):
         Store.open(path).selection("half")
+
+
+def test_phrases_are_listed_with_their_counts(path):
+    opened = Store.open(path, ["regions_v1"])
+    listed = opened.vocabulary("phrases")
+    assert list(listed.items()) == [("thing 0", 3), ("thing 1", 1)]
+    assert (path / "regions_v1.phrases.tsv").read_text() == "thing 0\t3\nthing 1\t1\n"
+    assert opened.sidecars == ("regions_v1",)
+
+
+def test_phrases_of_the_base_are_listed_too(tmp_path):
+    nouns = dataclasses.replace(PHRASES, name="nouns")
+    rows = [{"key": "a", "phrases": ["x", "y"]}, {"key": "b", "nouns": ["z"], "phrases": ["y"]}]
+    store.write_shard(tmp_path, store.BASE, 0, rows)
+    store.finish_store(tmp_path, "x", iter([PHRASES, nouns]), {})
+    opened = Store.open(tmp_path)
+    assert opened.vocabulary("phrases") == {"y": 2, "x": 1} and opened.vocabulary("nouns") == {
+        "z": 1
+    }
+    assert {p.name for p in tmp_path.glob("*.tsv")} == {"images.phrases.tsv", "images.nouns.tsv"}
+
+
+def test_a_labeller_may_bring_its_own_counts(path, monkeypatch):
+    def no_reading(*_):
+        raise AssertionError("the shards need not be read")
+
+    monkeypatch.setattr(RecordFile, "__getitem__", no_reading)
+    counts = {"phrases": {"thing\t 1": 70, "thing 0": 50}}
+    store.finish_sidecar(path, "regions_v1", [BOXES, PHRASES], {}, counts)
+    assert Store.open(path, ["regions_v1"]).vocabulary("phrases") == {"thing 1": 70, "thing 0": 50}
+
+
+def test_phrases_are_listed_before_the_manifest_is_there(path, monkeypatch):
+    (path / "regions_v1.json").unlink()
+    (path / "regions_v1.phrases.tsv").unlink()
+
+    def killed(target, _):
+        assert target.name == "regions_v1.phrases.tsv"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.files, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.finish_sidecar(path, "regions_v1", [BOXES, PHRASES], {})
+    assert not (path / "regions_v1.json").exists()
+
+
+def test_a_phrase_that_is_no_text_makes_no_sidecar(path):
+    rows = [{"key": _key(2, 0)}, {"key": _key(2, 1), "phrases": [b"caf\xe9"]}]
+    store.write_shard(path, "regions_v2", 2, rows)
+    for shard in (0, 1):
+        labels = [{"key": _key(shard, row)} for row in range(_SHARD_ROWS[shard])]
+        store.write_shard(path, "regions_v2", shard, labels)
+    expected = r"regions_v2-00002.tfrecord: row 1: .*utf-8.*; remove that file and make it again"
+    with pytest.raises(StoreError, match=expected):
+        store.finish_sidecar(path, "regions_v2", [PHRASES], {})
+    assert not list(path.glob("regions_v2*.json")) and not list(path.glob("regions_v2*.tsv"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"thing 0\t3\nthi", b"thing 0\n"])
+def test_phrases_lost_or_damaged_are_one_line(path, content):
+    file = path / "regions_v1.phrases.tsv"
+    opened = Store.open(path, ["regions_v1"])
+    if content == b"":
+        file.unlink()
+        file.mkdir()
+    elif content:
+        file.write_bytes(content)
+    else:
+        file.unlink()
+    fault = r"is damaged \(.+\)" if content is not None else "is missing"
+    remedy = r"make the labels again \(.*`python -m tools.data.make_scenes`"
+    with pytest.raises(StoreError, match=rf"{file} {fault}: {remedy}") as caught:
+        opened.vocabulary("phrases")
+    assert "\n" not in str(caught.value)
+
+
+def test_only_opened_columns_of_phrases_have_a_vocabulary(path):
+    for opened, column in (
+        (Store.open(path), "phrases"),
+        (Store.open(path, ["regions_v1"]), "boxes"),
+        (Store.open(path), "caption"),
+    ):
+        with pytest.raises(StoreError, match=rf"{column}.*open the sidecar.*regions_v1"):
+            opened.vocabulary(column)
 
 
 @pytest.mark.parametrize("index", [True, False])

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline.decode import encode_png16
+from input_pipeline.example import Value
 from input_pipeline.store import finish_sidecar, finish_store, write_shard
-from mtv_jax.core.fields import CAPTION, DEPTH, IMAGE, Field
+from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE, PHRASES, SCORES, Field
 from tools.data.train_tokenizer import main as train_tokenizer
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -23,10 +24,13 @@ SIZE_FIELDS = (Field(name="height", dtype="int32"), Field(name="width", dtype="i
 
 
 def tiny_store(path: pathlib.Path, rows: int = 96, shards: int = 2) -> None:
-    """Coloured shapes with captions, classes, and depth: they float before a slanted wall."""
+    """Coloured shapes with captions, classes, and depth: they float before a slanted wall.
+
+    One region lies tight around each shape, but every seventh image has none.
+    """
     generator = np.random.default_rng(0)
     for shard in range(shards):
-        base, labels, truth = [], [], []
+        base, labels, truth, regions = [], [], [], []
         for row in range(rows // shards):
             colour = list(COLOURS)[generator.integers(len(COLOURS))]
             shape = int(generator.integers(len(SHAPES)))
@@ -40,13 +44,23 @@ def tiny_store(path: pathlib.Path, rows: int = 96, shards: int = 2) -> None:
             disparity = encode_png16(np.uint16(65535 * 1000 / millimetres))
             labels.append({**key, "depth": disparity})
             truth.append({**key, "metric_depth": encode_png16(np.uint16(millimetres))})
+            phrase = SHAPES[shape] if row % 2 else f"{colour} {SHAPES[shape]}"
+            regions.append({**key, **(_region(inside, phrase) if row % 7 < 6 else {})})
         write_shard(path, "images", shard, base)
         write_shard(path, "depth_v1", shard, labels)
         write_shard(path, "scene_v1", shard, truth)
+        write_shard(path, "regions_v1", shard, regions)
     fields = (IMAGE, CAPTION, *SIZE_FIELDS, Field(name="class_id", dtype="int32"))
     finish_store(path, "tiny", fields, {"classes": list(SHAPES)})
     finish_sidecar(path, "depth_v1", (DEPTH,), {})
     finish_sidecar(path, "scene_v1", (dataclasses.replace(DEPTH, name="metric_depth"),), {})
+    finish_sidecar(path, "regions_v1", (BOXES, PHRASES, SCORES), {})
+
+
+def _region(inside: np.ndarray, phrase: str) -> dict[str, Value]:
+    y, x = np.nonzero(inside)
+    box = np.float32([x.min(), y.min(), x.max() + 1, y.max() + 1]) / np.float32([48, 40, 48, 40])
+    return {"boxes": box, "phrases": [phrase], "scores": [1.0]}
 
 
 def _outline(generator: np.random.Generator, shape: str) -> np.ndarray:

@@ -86,7 +86,8 @@ def test_resume_past_two_to_the_31(world, tmp_path):
 
     fields = (IMAGE, CAPTION)
     streams = open_streams({"train": StoreConfig(path=str(world / "train"))}, fields)
-    source = SampleSource(streams, fields, 32, Tokenizer(str(world / "tokenizer.model"), 8), seed=3)
+    tokenizer = Tokenizer(str(world / "tokenizer.model"), 8)
+    source = SampleSource(streams, fields, 32, tokenizer, {}, seed=3)
     first = (1 << 33) // 16
     rows = LocalRows(batch_size=16, rows=np.arange(4, 12))
     batch = next(batches(source, rows, first=first, config=InputConfig(stores={})))
