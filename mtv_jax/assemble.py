@@ -11,13 +11,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from input_pipeline.data import Data
 from input_pipeline.eval_set import EvalSet
-from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_streams
-from input_pipeline.records import SampleSource, Stream, sample_shapes
+from input_pipeline.loader import InputConfig, LocalRows
+from input_pipeline.records import sample_shapes
 from input_pipeline.tokenizer import Tokenizer
-from input_pipeline.vocabulary import Vocabulary
 from mtv_jax.core import config as cfg
-from mtv_jax.core.errors import UserError, closest
+from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import Field
 from mtv_jax.core.passes import (
     ImageView,
@@ -27,11 +27,18 @@ from mtv_jax.core.passes import (
     needs_mask_token,
     needs_text_tower,
 )
-from mtv_jax.dist.mesh import MeshConfig, batch_sharding, local_rows, make_mesh, put_batch
+from mtv_jax.dist.mesh import (
+    MeshConfig,
+    batch_sharding,
+    local_rows,
+    make_mesh,
+    put_batch,
+    replicated,
+)
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective
-from mtv_jax.training import memory
+from mtv_jax.training import consistency, memory
 from mtv_jax.training.checkpoint import CheckpointConfig
 from mtv_jax.training.ema import EmaConfig
 from mtv_jax.training.init_source import InitConfig
@@ -42,6 +49,7 @@ from mtv_jax.training.step import make_train_step
 from mtv_jax.views.batch import BatchSpec
 
 Section = Mapping[str, Any]
+_NOMINAL_PHRASES = 4585  # the tags of RAM++
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,80 +135,18 @@ class System:
         self.optimizer = Optimizer(
             cfg.build(OptimConfig, self.run.optim, "optim"), self.run.total_steps
         )
-        self.frozen: PyTree = {}
+        self.frozen: PyTree = self._nominal_frozen()  # until `open_data`
         self.factory = StateFactory(
             model=self.model, optimizer=self.optimizer, ema=self.ema, frozen=self.frozen
         )
-        self._check()
-
-    def _check(self) -> None:
-        """What only shows when the parts are together."""
-        self._check_plan()
-        for view in self.model.spec.views:
-            if isinstance(view, TextView):
-                self._check_text(view)
-            elif view.size % self.model.encoder.patch_size:
-                raise UserError(
-                    f"views.{view.name}.size {view.size} is not a multiple of the patch size "
-                    f"{self.model.encoder.patch_size}"
-                )
-        self._check_batch()
-
-    def _check_plan(self) -> None:
-        """Passes read views that there are, of columns that are read."""
-        views = {view.name: view for view in self.model.spec.views}
-        columns = [field.name for field in self.fields]
-        for request in self.model.plan:
-            if "/" in request.view:  # "objective/entry", which the objective derives
-                continue
-            if request.view not in views:
-                raise UserError(
-                    f"a pass reads the view {request.view!r}, which the config does not define; "
-                    f"add views.{request.view}"
-                )
-            field = views[request.view].field
-            if field not in columns:
-                raise UserError(
-                    f"views.{request.view}.field is {field!r}, which no objective reads"
-                    f"{closest(field, columns)}"
-                )
-
-    def _check_batch(self) -> None:
-        """The batch divides into devices, micro-batches and groups."""
         local_rows(self.mesh, self.run.batch_size)
-        per_device = self.run.batch_size // self.mesh.size
-        part, rest = divmod(per_device, self.run.micro_batches)
-        if rest:
-            raise UserError(
-                f"micro_batches {self.run.micro_batches} does not divide the {per_device} samples "
-                f"per device (batch_size {self.run.batch_size} over {self.mesh.size} devices)"
-            )
-        for objective in self.model.objectives:
-            if self.run.batch_size % objective.loss_group():
-                raise UserError(
-                    f"objective {objective.name} compares groups of {objective.loss_group()}, "
-                    f"which do not divide batch_size {self.run.batch_size}"
-                )
-            if part % objective.group():
-                raise UserError(
-                    f"objective {objective.name} works on groups of {objective.group()}, which do "
-                    f"not divide the {part} samples of a micro-batch on a device"
-                )
-
-    def _check_text(self, view: TextView) -> None:
-        """Evaluation and export read texts as the tower was made for: training must do the same."""
-        positions = self.model.encoder.text_length
-        lengths = (view.length, view.pooling_slot + 1, self.input.text_length)
-        if view.table:
-            fits = view.length <= positions == view.pooling_slot + 1
-        else:
-            fits = set(lengths) == {positions}
-        if not fits:
-            raise UserError(
-                f"model.text_length is {positions}, but views.{view.name} has length {view.length} "
-                f"and pooling_slot {view.pooling_slot}, and input.text_length is "
-                f"{self.input.text_length}; set them alike, the slot one less"
-            )
+        consistency.check(
+            self.model,
+            batch_size=self.run.batch_size,
+            devices=self.mesh.size,
+            micro_batches=self.run.micro_batches,
+            text_length=self.input.text_length,
+        )
 
     @property
     def canvas(self) -> int:
@@ -310,33 +256,59 @@ class System:
         Raises:
             UserError: what is missing for training or for an evaluation at its end.
         """
-        self._open(self.input.stores)
+        self.frozen = self._read_frozen(self.data)
         for evaluator in self.evaluators:
             evaluator.check([field.name for field in self.fields])
 
-    def _open(self, stores: Section) -> tuple[Stream, ...]:
-        specs = {k: cfg.build(StoreConfig, v, f"input.stores.{k}") for k, v in stores.items()}
-        return open_streams(specs, self.fields)
+    def _data(self, config: InputConfig) -> Data:
+        return Data(
+            config=config,
+            fields=self.fields,
+            canvas=self.canvas,
+            tokenizer=self.tokenizer,
+            seed=self.run.seed,
+        )
 
-    def _vocabularies(self, streams: tuple[Stream, ...]) -> dict[str, Vocabulary]:
-        columns = [field.name for field in self.fields if field.encode == "vocabulary"]
-        return {c: Vocabulary.of([stream.store for stream in streams], c) for c in columns}
+    @functools.cached_property
+    def data(self) -> Data:
+        """The mixture that is trained on."""
+        return self._data(self.input)
 
-    def batches(self, first: int, stores: Section | None = None) -> Iterator[dict[str, Any]]:
+    def batches(self, first: int, data: Data | None = None) -> Iterator[dict[str, Any]]:
         """This process's rows of global batches first, first + 1, …, as numpy.
 
         Args:
             first: number of the first batch.
-            stores: instead of the config's `input.stores`.
+            data: instead of the mixture that is trained on.
         """
-        streams = self._open(stores or self.input.stores)
         rows = local_rows(self.mesh, self.run.batch_size)
         local = LocalRows(batch_size=self.run.batch_size, rows=rows)
-        vocabularies = self._vocabularies(streams)
-        source = SampleSource(
-            streams, self.fields, self.canvas, self.tokenizer, vocabularies, self.run.seed
-        )
-        return batches(source, local, first=first, config=self.input)
+        return (data or self.data).batches(local, first=first)
+
+    def _table_views(self) -> list[TextView]:
+        """The tables that passes read."""
+        read = {request.view for request in self.model.plan}
+        views = [view for view in self.model.spec.views if isinstance(view, TextView)]
+        return [view for view in views if view.table and view.name in read]
+
+    def _nominal_frozen(self) -> PyTree:
+        """Shapes to plan with before data is read."""
+        shapes = {view.name: (_NOMINAL_PHRASES, view.length) for view in self._table_views()}
+        whole = replicated(self.mesh)
+        structs = {
+            name: jax.ShapeDtypeStruct(shape, np.int32, sharding=whole)
+            for name, shape in shapes.items()
+        }
+        return {"tables": structs} if structs else {}
+
+    def _read_frozen(self, data: Data) -> PyTree:
+        """The phrases of a mixture, on every device."""
+        data.streams  # noqa: B018 - opens the stores, also when no table is read
+        tables = {}
+        for view in self._table_views():
+            ids, whole = data.phrase_ids(view.field, view.length), replicated(self.mesh)
+            tables[view.name] = jax.make_array_from_callback(ids.shape, whole, ids.__getitem__)
+        return {"tables": tables} if tables else {}
 
     def put(self, local: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows as part of the global batch on the mesh."""
@@ -351,10 +323,11 @@ class System:
         teacher sees another image.
         """
         spec = {"path": data.store, "selection": data.selection, "sidecars": data.sidecars}
-        stores = {"heldout": spec}
-        for _, local in zip(range(count), self.batches(0, stores), strict=False):
+        other = self._data(dataclasses.replace(self.input, stores={"heldout": spec}))
+        frozen = self._read_frozen(other)
+        for _, local in zip(range(count), self.batches(0, other), strict=False):
             with jax.set_mesh(self.mesh):
-                yield self._losses(state, self.frozen, self.put(local))
+                yield self._losses(state, frozen, self.put(local))
 
     @functools.cached_property
     def _losses(self) -> Any:

@@ -12,7 +12,7 @@ from mtv_jax.assemble import System
 from mtv_jax.core.errors import UserError
 from mtv_jax.training.memory import MemoryPlan, plan_memory
 from mtv_jax.training.model import Weights
-from tools.bench.timing import local_batch
+from tools.bench.timing import fake_frozen, local_batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,17 @@ def measure(systems: Sequence[System], *, compile_only: bool = False) -> Iterato
     for system in systems:
         state, batch = system.abstract_state, system.abstract_batch
         with jax.set_mesh(system.mesh):
-            compiled = jax.jit(_gradient(system)).lower(state, batch).compile()
+            compiled = jax.jit(_gradient(system)).lower(state, system.frozen, batch).compile()
         plan = plan_memory(compiled, {"parameters": state.params, "batch": batch})
         count = system.run.micro_batches
         if compile_only:
             yield Measured(micro_batches=count, plan=plan)
             continue
-        inputs = inputs or (system.init_state(), system.put(local_batch(system)))
+        inputs = inputs or (
+            system.init_state(),
+            fake_frozen(system),
+            system.put(local_batch(system)),
+        )
         loss, gradient = compiled(*inputs)
         first = first or gradient
         difference = _difference(gradient, first)
@@ -65,13 +69,13 @@ def measure(systems: Sequence[System], *, compile_only: bool = False) -> Iterato
 def _gradient(system: System) -> Any:
     """Of the weighted sum of losses, as the training step takes it."""
 
-    def total(params: Any, state: Any, batch: Mapping[str, Any]) -> Any:
-        weights = Weights(params=params, ema=state.ema, frozen=system.frozen)
+    def total(params: Any, state: Any, frozen: Any, batch: Mapping[str, Any]) -> Any:
+        weights = Weights(params=params, ema=state.ema, frozen=frozen)
         count = system.run.micro_batches
         losses = system.model.losses(weights, state.slots, batch, state.step, micro_batches=count)
         return system.model.total(losses, state.step)
 
-    return lambda state, batch: jax.value_and_grad(total)(state.params, state, batch)
+    return lambda state, *inputs: jax.value_and_grad(total)(state.params, state, *inputs)
 
 
 def _difference(one: Any, other: Any) -> float:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from input_pipeline import decode
 from input_pipeline.fake import fake_batch
@@ -53,14 +54,22 @@ def local_batch(system: System) -> dict[str, Any]:
     )
 
 
+def fake_frozen(system: System) -> Any:
+    """Tables of zeros, shaped as the system's."""
+    return jax.tree.map(
+        lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), system.frozen
+    )
+
+
 def time_step(system: System, *, steps: int, profile: str = "") -> StepTiming:
     """Runs the training step on one fake batch, each step waited for."""
     state, batch = system.init_state(), system.put(local_batch(system))
+    frozen = fake_frozen(system)
 
     def timed() -> float:
         nonlocal state
         started = time.perf_counter()
-        state, metrics = system.train_step(state, system.frozen, batch)
+        state, metrics = system.train_step(state, frozen, batch)
         jax.block_until_ready((state, metrics))
         return time.perf_counter() - started
 
