@@ -81,6 +81,7 @@ def base() -> ConfigDict:
 
 
 DEPTH_SIDECAR = "depth_v1"  # holds the column "depth"
+REGIONS_SIDECAR = "regions_v1"  # holds the columns "boxes" and "phrases"
 
 
 def store(path: str, **kwargs: Any) -> dict[str, Any]:
@@ -96,7 +97,8 @@ def eval_data(path: str, *, selection: str = "", sidecars: tuple[str, ...] = ())
 
 def sidecars(tasks: str) -> tuple[str, ...]:
     """The sidecars whose columns these tasks read."""
-    return (DEPTH_SIDECAR,) if "depth" in tasks.split("+") else ()
+    holders = {"ground": REGIONS_SIDECAR, "depth": DEPTH_SIDECAR}
+    return tuple(holder for task, holder in holders.items() if task in tasks.split("+"))
 
 
 def views(c: ConfigDict) -> dict[str, Any]:
@@ -113,15 +115,53 @@ def views(c: ConfigDict) -> dict[str, Any]:
             ratio=(3 / 4, 4 / 3),
             flip=0.0,
         ),
+        "local_crops": dict(
+            type="mtv_jax.core.passes:ImageView",
+            size=96,
+            count=6,
+            area=(0.05, 0.4),
+            ratio=(3 / 4, 4 / 3),
+            flip=0.5,
+        ),
         "caption": dict(
             type="mtv_jax.core.passes:TextView",
             length=text_length,
             pooling_slot=text_length - 1,
         ),
+        "region_phrases": dict(
+            type="mtv_jax.core.passes:TextView",
+            length=16,
+            pooling_slot=text_length - 1,  # where captions are pooled
+            field="phrases",
+            table=True,
+        ),
     }
 
 
-# Blocks that the depth head reads, and its widths: those of Depth Anything V2 (MTV appendix A.2).
+def teacher(tasks: str) -> tuple[tuple[str, bool], ...]:
+    """The parameters that have an EMA teacher: image tower and prototype heads (MTV A.2)."""
+    if "ssl" not in tasks.split("+"):
+        return ((".*", False),)
+    return (
+        (".*/mask_token", False),  # a teacher sees whole images
+        ("backbone/image/.*", True),
+        ("heads/(self_distill|masked_pred)_head/.*", True),
+        (".*", False),
+    )
+
+
+# What follows from a tower's size: the prototype heads; the prompter, a layer of the tower; the
+# blocks that the depth head reads and its widths, those of Depth Anything V2 (MTV appendix A.2).
+PROTO_HEADS = {
+    "cpu": dict(prototypes=1024, hidden=256, bottleneck=64),
+    "B": dict(prototypes=32_768, hidden=2048, bottleneck=256),
+    "L": dict(prototypes=32_768, hidden=2048, bottleneck=256),
+}
+PROMPTERS = {
+    "cpu": dict(num_heads=4, mlp_dim=512),
+    "B": dict(num_heads=12, mlp_dim=3072),
+    "L": dict(num_heads=16, mlp_dim=4096),
+}
 DEPTH_HEADS = {
     "cpu": dict(layers=(0, 1, 2, 3), features=16, channels=(16, 32, 64, 128)),
     "B": dict(layers=(2, 5, 8, 11), features=128, channels=(96, 192, 384, 768)),
@@ -129,11 +169,12 @@ DEPTH_HEADS = {
 }
 
 
-def objectives(tasks: str, *, tower: str) -> dict[str, Any]:
-    """The objectives of `vl+…`; a task that is left out is structurally absent."""
+def objectives(c: ConfigDict, tasks: str) -> dict[str, Any]:
+    """The objectives of `vl+…` for the towers of `c`; a task left out is structurally absent."""
     names = tasks.split("+")
     if unknown := sorted(set(names) - set(TASKS)):
         raise ValueError(f"unknown task {unknown[0]!r}; tasks are joined from {'+'.join(TASKS)}")
+    tower = c.model.image_tower
     known = {
         "vl": dict(
             sigmoid_vl=dict(
@@ -175,8 +216,12 @@ def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
     c.model.update(image_tower=tower, text_tower=tower, image_size=image_size, remat="dots")
     c.views = views(c)
     c.input.text_length = c.model.get_ref("text_length")
-    c.objectives = objectives(options.tasks, tower=tower)
+    c.objectives = objectives(c, options.tasks)
+    c.ema.rules = teacher(options.tasks)
     train = store("data/train", sidecars=sidecars(options.tasks))
     c.input.update(stores=dict(train=train), tokenizer="tokenizer.model", workers=8)
     budget.fit(c, options)
+    if "grounding" in c.objectives and c.batch_size < 2048:
+        # A small batch holds few of the phrases.
+        c.objectives.grounding.texts = "unique"
     return c

@@ -36,11 +36,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
         scan_unroll=4,
     )
     c.views = common.views(c)
-    c.objectives = common.objectives(tasks, tower="cpu")
-    if "sigmoid_vl" in c.objectives:
-        # The published bias of -10 fits batches of tens of thousands; -ln(batch) starts at the
-        # loss of a model that does not look at its input.
-        c.objectives.sigmoid_vl.update(init_bias=-4.16, chunk=64)
+    c.views.local_crops.size, c.views.region_phrases.length = 24, 8
+    c.objectives = common.objectives(c, tasks)
+    c.ema.rules = common.teacher(tasks)
+    # The published bias of -10 fits batches of tens of thousands; -ln(negatives) starts at the loss
+    # of a model that does not look at its input.
+    for name in {"sigmoid_vl", "grounding"} & set(c.objectives):
+        c.objectives[name].update(init_bias=-4.16, chunk=64)
+    if "koleo" in c.objectives:
+        c.objectives.koleo.group_size = c.get_ref("batch_size")
+    if "grounding" in c.objectives:
+        c.objectives.grounding.update(texts="unique", max_phrases=128)
     labels = common.sidecars(tasks)
     train = common.store(options.store or f"{options.data}/train", sidecars=labels)
     train["selection"] = "train" if options.store else ""

@@ -102,6 +102,8 @@ def train_command(
         "model.text_length": 8,
         "input.text_length": 8,
         "views.global_crop.size": 16,
+        "views.local_crops.size": 8,
+        "views.local_crops.count": 2,
         "views.caption.length": 8,
         "views.caption.pooling_slot": 7,
         "optim.warmup_steps": 2,

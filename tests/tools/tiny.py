@@ -15,6 +15,7 @@ def tiny_config(world: pathlib.Path, tasks: str = "vl") -> dict[str, Any]:
     config.model.update(image_size=16, vocab_size=96, text_length=8)
     config.input.text_length = 8
     config.views.global_crop.size = 16
+    config.views.local_crops.update(size=8, count=2)
     config.views.caption.update(length=8, pooling_slot=7)
     if "retrieval" in config.evals:
         config.evals.retrieval.gallery = 8
