@@ -6,7 +6,7 @@ returns the vectors and the prototypes, not the scores: with tens of thousands o
 of all masked patches would fill a device. `cross_entropy` makes them block by block.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,9 +20,7 @@ BLOCK_BYTES = 64 * 2**20
 _INIT = nn.initializers.truncated_normal(0.02)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prototypes:
+class Prototypes(NamedTuple):
     """Score k of a unit vector x is scale_k ⟨directions_k, x⟩.
 
     Attributes:
@@ -32,11 +30,6 @@ class Prototypes:
 
     directions: Float[Array, "k e"]
     scale: Float[Array, " k"]
-
-    @property
-    def count(self) -> int:
-        """K."""
-        return self.directions.shape[0]
 
     def scores(self, vectors: Float[Array, "*b e"]) -> Float[Array, "*b k"]:
         """Scores in float32, of inputs in the directions' dtype."""
@@ -54,6 +47,13 @@ class Prototypes:
         total = jnp.sum(vectors.astype(self.directions.dtype).astype(jnp.float32), axis=0)
         directions = self.directions.astype(jnp.float32)
         return jnp.einsum("e,ke->k", total, directions, precision="highest") * self.scale
+
+
+class Projected(NamedTuple):
+    """Unit vectors, float32, and the prototypes they are to be scored on."""
+
+    vectors: Float[Array, "*b e"]
+    prototypes: Prototypes
 
 
 class ProtoHead(nn.Module):
@@ -76,7 +76,7 @@ class ProtoHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> "Projected":
+    def __call__(self, x: Float[Array, "*b d"]) -> Projected:
         for layer, width in enumerate((self.hidden, self.hidden, self.bottleneck)):
             x = nn.Dense(width, kernel_init=_INIT, dtype=self.dtype, name=f"fc{layer + 1}")(x)
             x = nn.gelu(x, approximate=False) if layer < 2 else x
@@ -87,15 +87,6 @@ class ProtoHead(nn.Module):
             scale *= self.param("gains", nn.initializers.ones, (self.prototypes,))
         prototypes = Prototypes(directions=directions.astype(self.dtype), scale=scale)
         return Projected(vectors=_unit(x), prototypes=prototypes)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Projected:
-    """Unit vectors, float32, and the prototypes they are to be scored on."""
-
-    vectors: Float[Array, "*b e"]
-    prototypes: Prototypes
 
 
 def cross_entropy(
@@ -115,7 +106,7 @@ def cross_entropy(
     Args:
         student: vectors [r, m, e], m students of every teacher.
         teacher: vectors [r, e]; no gradient.
-        centre: subtracted from the teacher's scores.
+        centre: subtracted from the teacher's scores; no gradient.
         student_temp: τ_s.
         teacher_temp: τ_t.
         block_bytes: of the float32 scores of one block.
@@ -124,13 +115,13 @@ def cross_entropy(
         By row "loss", the mean over its students, and "entropy", the teacher's.
     """
     students = student.vectors.shape[1]
-    chunk = max(1, block_bytes // (4 * student.prototypes.count * students))
-    shared = {
-        "student": student.prototypes,
-        "teacher": jax.lax.stop_gradient(teacher.prototypes),
+    chunk = max(1, block_bytes // (4 * len(student.prototypes.scale) * students))
+    fixed = {
+        "teacher": teacher.prototypes,
         "centre": centre,
         "teacher_temp": teacher_temp,
     }
+    shared = {"student": student.prototypes, **jax.lax.stop_gradient(fixed)}
 
     def term(rows: dict, _: dict, shared: dict) -> dict[str, Float[Array, " c"]]:
         target = shared["teacher"].scores(rows["teacher"]) - shared["centre"]

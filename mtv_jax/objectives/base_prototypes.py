@@ -158,4 +158,4 @@ class PrototypeObjective(Objective):
 def _merge_rows(projected: Projected) -> Projected:
     """[b, j, …] vectors as [b j, …]."""
     vectors = projected.vectors
-    return dataclasses.replace(projected, vectors=vectors.reshape(-1, *vectors.shape[2:]))
+    return projected._replace(vectors=vectors.reshape(-1, *vectors.shape[2:]))

@@ -104,6 +104,7 @@ def train_command(
         "views.global_crop.size": 16,
         "views.local_crops.size": 8,
         "views.local_crops.count": 2,
+        "views.region_phrases.length": 8,
         "views.caption.length": 8,
         "views.caption.pooling_slot": 7,
         "optim.warmup_steps": 2,

@@ -16,6 +16,7 @@ def tiny_config(world: pathlib.Path, tasks: str = "vl") -> dict[str, Any]:
     config.input.text_length = 8
     config.views.global_crop.size = 16
     config.views.local_crops.update(size=8, count=2)
+    config.views.region_phrases.length = 8
     config.views.caption.update(length=8, pooling_slot=7)
     if "retrieval" in config.evals:
         config.evals.retrieval.gallery = 8
