@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import budget
 
-TASKS = ("vl", "depth")
+TASKS = ("vl", "ssl", "depth")
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -174,7 +174,17 @@ def objectives(c: ConfigDict, tasks: str) -> dict[str, Any]:
     names = tasks.split("+")
     if unknown := sorted(set(names) - set(TASKS)):
         raise ValueError(f"unknown task {unknown[0]!r}; tasks are joined from {'+'.join(TASKS)}")
-    tower = c.model.image_tower
+    tower, dtype = c.model.image_tower, c.model.get_ref("dtype")
+    prototypes = dict(
+        image_view="global_crop",
+        **PROTO_HEADS[tower],
+        learn_gains=True,
+        student_temp=0.1,
+        teacher_temps=(0.04, 0.07),
+        temp_warmup=0.3,
+        centre_momentum=0.9,
+        dtype=dtype,
+    )
     known = {
         "vl": dict(
             sigmoid_vl=dict(
@@ -186,6 +196,14 @@ def objectives(c: ConfigDict, tasks: str) -> dict[str, Any]:
                 init_bias=-10.0,
                 chunk=512,
             )
+        ),
+        "ssl": dict(
+            self_distill=dict(
+                type="mtv_jax.objectives.self_distill:SelfDistill",
+                weight=1.0,
+                local_view="local_crops",
+                **prototypes,
+            ),
         ),
         "depth": dict(
             depth=dict(

@@ -36,7 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         scan_unroll=4,
     )
     c.views = common.views(c)
-    c.views.local_crops.size, c.views.region_phrases.length = 24, 8
+    c.views.local_crops.size, c.views.region_phrases.length = 24, 12
     c.objectives = common.objectives(c, tasks)
     c.ema.rules = common.teacher(tasks)
     # The published bias of -10 fits batches of tens of thousands; -ln(negatives) starts at the loss

@@ -107,19 +107,6 @@ def per_sample_mean(x: Float[Array, "b m k"]) -> Float[Array, "b k"]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SelfDistill(Centred):
-    """MTV: local crops' pooled vectors against the teacher's global one (MTV section 4.2)."""
-
-    local = Pass(tower="image", view="local_crops")
-
-    def passes(self) -> Plan:
-        return {self.local: Wants(pooled=True), TEACHER: Wants(pooled=True)}
-
-    def pairs(self, ctx: Context) -> tuple[Array, Array]:
-        return wanted(ctx.of(self.local).pooled), wanted(ctx.of(TEACHER).pooled)[:, None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedPred(Centred):
     """MTV: masked patches of the clean view against the teacher's tokens (MTV section 4.2)."""
 
@@ -366,7 +353,6 @@ class SakTasks(SakDistill):
 
 
 PLANNED: dict[str, Objective] = {
-    "self_distill": SelfDistill(name="self_distill"),
     "masked_pred": MaskedPred(name="masked_pred"),
     "koleo": KoLeo(name="koleo", weight=0.1),
     "grounding": Grounding(name="grounding"),

@@ -16,15 +16,18 @@ from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.sizes import SIZES, TowerSize
 from mtv_jax.objectives.base import Objective
 from mtv_jax.objectives.depth import Depth
+from mtv_jax.objectives.self_distill import SelfDistill
 from mtv_jax.objectives.sigmoid_vl import SigmoidVL
 from mtv_jax.training.model import Model, Weights
 from mtv_jax.views.batch import BatchSpec
 from tests.arch.planned import PLANNED
 from tests.arch.probes import DistillProbe, MixtureProbe, probe_expert
 
+PROTOTYPES: dict[str, Any] = dict(prototypes=32, hidden=16, bottleneck=8)
 OBJECTIVES: dict[str, Objective] = {
     "sigmoid_vl": SigmoidVL(name="sigmoid_vl", chunk=4),
     "depth": Depth(name="depth", layers=(0, 1, 2, 3), features=8, channels=(4, 4, 4, 4)),
+    "self_distill": SelfDistill(name="self_distill", **PROTOTYPES),
     "mixture": MixtureProbe(name="mixture"),
     "distill": DistillProbe(name="distill"),
 }
@@ -39,7 +42,7 @@ VIEWS = (
 )
 FROZEN = {
     "experts": {"probe": {"kernel": np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)}},
-    "tables": {"region_phrases": jnp.arange(24, dtype=jnp.int32).reshape(6, 4)},
+    "tables": {"region_phrases": jnp.arange(128, dtype=jnp.int32).reshape(32, 4) % 31 + 1},
 }
 
 
