@@ -204,6 +204,12 @@ def objectives(c: ConfigDict, tasks: str) -> dict[str, Any]:
                 local_view="local_crops",
                 **prototypes,
             ),
+            masked_pred=dict(
+                type="mtv_jax.objectives.masked_pred:MaskedPred",
+                weight=2.0,
+                masked=0.5,
+                **prototypes,
+            ),
         ),
         "depth": dict(
             depth=dict(

@@ -68,65 +68,9 @@ class Planned(Objective):
         return LossOut(loss=masked_mean(outputs.rows["value"], outputs.rows["valid"]))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Centred(Planned):
-    """A prototype loss: a head under student and EMA, and the centre of the teacher's scores."""
-
-    def heads(self) -> Mapping[str, nn.Module]:
-        return {f"{self.name}_head": nn.Dense(PROTOTYPES)}
-
-    def slots(self) -> PyTree:
-        return {"centre": jnp.zeros((PROTOTYPES,))}
-
-    @abc.abstractmethod
-    def pairs(self, ctx: Context) -> tuple[Array, Array]:
-        """Student features and teacher features [b m d] and [b 1-or-m d]."""
-
-    def read(self, ctx: Context) -> Float[Array, " b"]:
-        student, teacher = self.pairs(ctx)
-        scores = ctx.student[f"{self.name}_head"](student)
-        target = ctx.ema[f"{self.name}_head"](teacher) - ctx.slots["centre"]
-        return per_sample(scores - jax.lax.stop_gradient(target))
-
-    def project(self, ctx: Context) -> Outputs:
-        outputs, (_, teacher) = super().project(ctx), self.pairs(ctx)
-        scores = per_sample_mean(ctx.ema[f"{self.name}_head"](teacher))
-        total = jnp.where(outputs.rows["valid"][:, None], scores, 0.0).sum(axis=0)
-        return dataclasses.replace(outputs, sums={"teacher": jax.lax.stop_gradient(total)})
-
-    def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
-        count, centre = outputs.rows["valid"].sum(), ctx.slots["centre"]
-        mean = outputs.sums["teacher"] / jnp.maximum(count, 1)
-        moved = jnp.where(count > 0, 0.9 * centre + 0.1 * mean, centre)
-        return dataclasses.replace(super().loss(outputs, ctx), slots={"centre": moved})
-
-
 def per_sample_mean(x: Float[Array, "b m k"]) -> Float[Array, "b k"]:
     """Mean over the middle axis."""
     return x.mean(axis=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskedPred(Centred):
-    """MTV: masked patches of the clean view against the teacher's tokens (MTV section 4.2)."""
-
-    @property
-    def masked(self) -> Pass:
-        return Pass(tower="image", view="global_crop", patch_mask=f"{self.name}/patch_mask")
-
-    def derive(self, batch: Batch, keys: Key[Array, " b"]) -> dict[str, Shaped[Array, "b ..."]]:
-        mask = exact_half_mask(keys, batch.grid("global_crop") ** 2)
-        return {f"{self.name}/patch_mask": mask}
-
-    def passes(self) -> Plan:
-        return {self.masked: Wants(tokens=True), TEACHER: Wants(tokens=True)}
-
-    def pairs(self, ctx: Context) -> tuple[Array, Array]:
-        mask = ctx.batch.inputs[f"{self.name}/patch_mask"]
-        chosen = jnp.argsort(~mask, axis=-1, stable=True)[:, : mask.shape[1] // 2, None]
-        both = (ctx.of(request).tokens for request in (self.masked, TEACHER))
-        student, teacher = (jnp.take_along_axis(wanted(x), chosen, axis=1) for x in both)
-        return student, teacher
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -353,7 +297,6 @@ class SakTasks(SakDistill):
 
 
 PLANNED: dict[str, Objective] = {
-    "masked_pred": MaskedPred(name="masked_pred"),
     "koleo": KoLeo(name="koleo", weight=0.1),
     "grounding": Grounding(name="grounding"),
     "grounding_unique": Grounding(name="grounding_unique", unique=3),

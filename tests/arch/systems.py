@@ -16,6 +16,7 @@ from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.sizes import SIZES, TowerSize
 from mtv_jax.objectives.base import Objective
 from mtv_jax.objectives.depth import Depth
+from mtv_jax.objectives.masked_pred import MaskedPred
 from mtv_jax.objectives.self_distill import SelfDistill
 from mtv_jax.objectives.sigmoid_vl import SigmoidVL
 from mtv_jax.training.model import Model, Weights
@@ -28,6 +29,7 @@ OBJECTIVES: dict[str, Objective] = {
     "sigmoid_vl": SigmoidVL(name="sigmoid_vl", chunk=4),
     "depth": Depth(name="depth", layers=(0, 1, 2, 3), features=8, channels=(4, 4, 4, 4)),
     "self_distill": SelfDistill(name="self_distill", **PROTOTYPES),
+    "masked_pred": MaskedPred(name="masked_pred", **PROTOTYPES),
     "mixture": MixtureProbe(name="mixture"),
     "distill": DistillProbe(name="distill"),
 }
