@@ -210,6 +210,12 @@ def objectives(c: ConfigDict, tasks: str) -> dict[str, Any]:
                 masked=0.5,
                 **prototypes,
             ),
+            koleo=dict(
+                type="mtv_jax.objectives.koleo:KoLeo",
+                weight=0.1,
+                image_view="global_crop",
+                group_size=128,
+            ),
         ),
         "depth": dict(
             depth=dict(

@@ -74,27 +74,6 @@ def per_sample_mean(x: Float[Array, "b m k"]) -> Float[Array, "b k"]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KoLeo(Planned):
-    """MTV: spread of pooled vectors inside groups; a record is no neighbour of itself."""
-
-    group_size: int = 4
-
-    def group(self) -> int:
-        return self.group_size
-
-    def passes(self) -> Plan:
-        return {CLEAN: Wants(pooled=True)}
-
-    def read(self, ctx: Context) -> Float[Array, " b"]:
-        x = normalize(wanted(ctx.of(CLEAN).pooled)).reshape(-1, self.group_size, 16)
-        ids = ctx.batch.record_id.reshape(-1, self.group_size, 3)
-        valid = self.valid(ctx.batch).reshape(-1, self.group_size)
-        same = (ids[:, :, None] == ids[:, None]).all(axis=-1)
-        cosine = jnp.where(same | ~valid[:, None], -1.0, jnp.einsum("gid,gjd->gij", x, x))
-        return (1 + cosine.max(axis=-1)).reshape(-1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Grounding(Planned):
     """MTV: boxes after the crop, prompted from raw tokens, against a phrase table (section 4.3)."""
 
@@ -297,7 +276,6 @@ class SakTasks(SakDistill):
 
 
 PLANNED: dict[str, Objective] = {
-    "koleo": KoLeo(name="koleo", weight=0.1),
     "grounding": Grounding(name="grounding"),
     "grounding_unique": Grounding(name="grounding_unique", unique=3),
     "m3i": M3I(name="m3i"),

@@ -16,6 +16,7 @@ from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.sizes import SIZES, TowerSize
 from mtv_jax.objectives.base import Objective
 from mtv_jax.objectives.depth import Depth
+from mtv_jax.objectives.koleo import KoLeo
 from mtv_jax.objectives.masked_pred import MaskedPred
 from mtv_jax.objectives.self_distill import SelfDistill
 from mtv_jax.objectives.sigmoid_vl import SigmoidVL
@@ -30,6 +31,7 @@ OBJECTIVES: dict[str, Objective] = {
     "depth": Depth(name="depth", layers=(0, 1, 2, 3), features=8, channels=(4, 4, 4, 4)),
     "self_distill": SelfDistill(name="self_distill", **PROTOTYPES),
     "masked_pred": MaskedPred(name="masked_pred", **PROTOTYPES),
+    "koleo": KoLeo(name="koleo", weight=0.1, group_size=4),
     "mixture": MixtureProbe(name="mixture"),
     "distill": DistillProbe(name="distill"),
 }
