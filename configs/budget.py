@@ -62,11 +62,13 @@ COSTS = {
     "B": {
         "vl": Cost(gflops=139.3, activations=37.5e6, pixels=3, parameters=203_155_970),
         "ssl": Cost(gflops=265.8, activations=61e6, pixels=0, parameters=29_435_136),
+        "ground": Cost(gflops=10.7, activations=2e6, pixels=0, parameters=7_090_178),
         "depth": Cost(gflops=69.0, activations=60e6, pixels=2, parameters=10_595_137),
     },
     "L": {
         "vl": Cost(gflops=604.9, activations=130.6e6, pixels=3, parameters=652_150_786),
         "ssl": Cost(gflops=1060.9, activations=212e6, pixels=0, parameters=30_483_968),
+        "ground": Cost(gflops=16.0, activations=7e6, pixels=0, parameters=12_599_298),
         "depth": Cost(gflops=332.4, activations=156.7e6, pixels=2, parameters=29_766_849),
     },
 }

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import budget
 
-TASKS = ("vl", "ssl", "depth")
+TASKS = ("vl", "ssl", "ground", "depth")
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
@@ -216,6 +216,26 @@ def objectives(c: ConfigDict, tasks: str) -> dict[str, Any]:
                 image_view="global_crop",
                 group_size=128,
             ),
+        ),
+        "ground": dict(
+            grounding=dict(
+                type="mtv_jax.objectives.grounding:Grounding",
+                weight=1.0,
+                image_view="global_crop",
+                text_view="region_phrases",
+                texts="full_vocab",
+                max_phrases=1024,
+                max_regions=4,
+                keep_fraction=0.5,
+                least_side=8.0,
+                most_overlap=0.8,
+                **PROMPTERS[tower],
+                reading="fused",
+                init_scale=10.0,
+                init_bias=-10.0,
+                chunk=512,
+                dtype=dtype,
+            )
         ),
         "depth": dict(
             depth=dict(

@@ -22,7 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     as it may have no other labels.
     """
     options = common.parse_arg(arg, tasks="", data="data/quickstart", store="")
-    tasks = options.tasks or ("vl" if options.store else "vl+depth")
+    tasks = options.tasks or ("vl" if options.store else "+".join(common.TASKS))
     c = common.base()
     c.batch_size, c.total_steps = 64, 800
     c.model.update(

@@ -14,15 +14,14 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, Key, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
-from mtv_jax.core.fields import BOXES, CAPTION, IMAGE, PHRASES, Field
+from mtv_jax.core.fields import CAPTION, IMAGE, Field
 from mtv_jax.core.masking import masked_mean
 from mtv_jax.core.passes import Pass, Plan, Wants, wanted
 from mtv_jax.nn.contrast import SigmoidLogits, normalize
 from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
 from mtv_jax.views.batch import Batch
-from mtv_jax.views.geometry import keep_boxes
 from tests.arch.probes import MixtureProbe, exact_half_mask
 
 LABEL = Field(name="label", dtype="int32")
@@ -66,71 +65,6 @@ class Planned(Objective):
     def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
         del ctx
         return LossOut(loss=masked_mean(outputs.rows["value"], outputs.rows["valid"]))
-
-
-def per_sample_mean(x: Float[Array, "b m k"]) -> Float[Array, "b k"]:
-    """Mean over the middle axis."""
-    return x.mean(axis=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Grounding(Planned):
-    """MTV: boxes after the crop, prompted from raw tokens, against a phrase table (section 4.3)."""
-
-    regions: int = 4
-    unique: int = 0
-
-    phrases = Pass(tower="text", view="region_phrases")
-
-    def fields(self) -> tuple[Field, ...]:
-        return (IMAGE, BOXES, PHRASES)
-
-    def derive(self, batch: Batch, keys: Key[Array, " b"]) -> dict[str, Shaped[Array, "b ..."]]:
-        boxes = batch.under("global_crop", "boxes")
-        keep = keep_boxes(boxes, min_fraction=0.5, min_side=0.1)
-        draws = jax.vmap(lambda key: jax.random.uniform(key, keep.shape[1:]))(keys)
-        chosen = jnp.argsort(jnp.where(keep, draws, 2.0), axis=-1)[:, : self.regions]
-        return {
-            f"{self.name}/boxes": jnp.take_along_axis(boxes, chosen[..., None], axis=1),
-            f"{self.name}/phrase": jnp.take_along_axis(batch.columns["phrases"], chosen, axis=1),
-            f"{self.name}/valid": jnp.take_along_axis(keep, chosen, axis=1),
-        }
-
-    def tables(
-        self,
-        batch: Batch,
-        keys: Key[Array, " b"],
-        vocabularies: Mapping[str, Int32[Array, "u t"]],
-    ) -> dict[str, Int32[Array, "u t"]]:
-        del keys
-        if not self.unique:
-            return {}
-        vocabulary = vocabularies["region_phrases"]
-        return {"region_phrases": vocabulary[self.distinct(batch) % len(vocabulary)]}
-
-    def distinct(self, batch: Batch) -> Int32[Array, " u"]:
-        """The first distinct phrases of the global batch."""
-        return jnp.unique(batch.columns["phrases"], size=self.unique, fill_value=0)
-
-    def passes(self) -> Plan:
-        return {CLEAN: Wants(last_raw=True), self.phrases: Wants(pooled=True)}
-
-    def heads(self) -> Mapping[str, nn.Module]:
-        return {"prompter": nn.Dense(16), "ground_logits": SigmoidLogits(10.0, -10.0)}
-
-    def read(self, ctx: Context) -> Float[Array, " b"]:
-        place = ctx.batch.inputs[f"{self.name}/boxes"].sum(axis=-1, keepdims=True)
-        patches = wanted(ctx.of(CLEAN).last_raw).mean(axis=1, keepdims=True)
-        region = normalize(ctx.student["prompter"](patches + place))
-        present = ctx.batch.inputs[f"{self.name}/valid"]
-        return per_sample(jnp.where(present[..., None], region, 0.0))
-
-    def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
-        texts = normalize(wanted(ctx.of(self.phrases).pooled))
-        logits = ctx.student["ground_logits"]()
-        learned = jnp.exp(logits["logit_scale"]) * texts[:, 0].mean() + logits["logit_bias"]
-        value = masked_mean(outputs.rows["value"] * learned, outputs.rows["valid"])
-        return LossOut(loss=value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,8 +210,6 @@ class SakTasks(SakDistill):
 
 
 PLANNED: dict[str, Objective] = {
-    "grounding": Grounding(name="grounding"),
-    "grounding_unique": Grounding(name="grounding_unique", unique=3),
     "m3i": M3I(name="m3i"),
     "ssp": SSP(name="ssp"),
     "sak_distill": SakDistill(name="sak_distill"),

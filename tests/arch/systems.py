@@ -16,6 +16,7 @@ from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.sizes import SIZES, TowerSize
 from mtv_jax.objectives.base import Objective
 from mtv_jax.objectives.depth import Depth
+from mtv_jax.objectives.grounding import Grounding
 from mtv_jax.objectives.koleo import KoLeo
 from mtv_jax.objectives.masked_pred import MaskedPred
 from mtv_jax.objectives.self_distill import SelfDistill
@@ -26,14 +27,21 @@ from tests.arch.planned import PLANNED
 from tests.arch.probes import DistillProbe, MixtureProbe, probe_expert
 
 PROTOTYPES: dict[str, Any] = dict(prototypes=32, hidden=16, bottleneck=8)
+REGIONS: dict[str, Any] = dict(num_heads=2, mlp_dim=32, least_side=1.0, chunk=8)
 OBJECTIVES: dict[str, Objective] = {
     "sigmoid_vl": SigmoidVL(name="sigmoid_vl", chunk=4),
     "depth": Depth(name="depth", layers=(0, 1, 2, 3), features=8, channels=(4, 4, 4, 4)),
     "self_distill": SelfDistill(name="self_distill", **PROTOTYPES),
     "masked_pred": MaskedPred(name="masked_pred", **PROTOTYPES),
     "koleo": KoLeo(name="koleo", weight=0.1, group_size=4),
+    "grounding": Grounding(name="grounding", **REGIONS),
     "mixture": MixtureProbe(name="mixture"),
     "distill": DistillProbe(name="distill"),
+}
+# Called and drawn like the first, so that they can be compared with it.
+VARIANTS: dict[str, Objective] = {
+    f"grounding_{texts}": Grounding(name="grounding", texts=texts, **REGIONS)
+    for texts in ("unique", "per_region")
 }
 BATCH = 16
 SIZES["test"] = TowerSize(embed_dim=16, num_layers=4, mlp_dim=32, num_heads=2)
@@ -53,7 +61,7 @@ FROZEN = {
 @functools.cache
 def tiny_model(names: tuple[str, ...], dtype: str = "float32") -> Model:
     """A model of the named objectives over towers of width 16."""
-    objectives = tuple((OBJECTIVES | PLANNED)[name] for name in names)
+    objectives = tuple((OBJECTIVES | VARIANTS | PLANNED)[name] for name in names)
     fields = {f.name: f for o in objectives for f in o.fields()}
     encoder = Encoder(
         image_size=16,

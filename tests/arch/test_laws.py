@@ -3,7 +3,6 @@
 
 import copy
 import dataclasses
-import itertools
 import math
 
 import chex
@@ -47,6 +46,14 @@ def test_law_1_finite_loss_and_gradient(names):
     assert _norm(out.grads["backbone"]["image"]) > 0
 
 
+def test_law_1_all_together_reach_every_head_and_slot():
+    out = evaluate(TOGETHER)
+    heads = {name: _norm(grads) for name, grads in out.grads["heads"].items()}
+    slots = {name: _norm(slots) for name, slots in out.slots.items() if slots}
+    assert min(heads.values()) > 0 and min(slots.values()) > 0, (heads, slots)
+    assert _norm(out.grads["backbone"]["image"]["mask_token"]) > 0
+
+
 @pytest.mark.parametrize("names", SETS, ids="+".join)
 def test_law_2_all_invalid_batch_does_nothing(names):
     model = tiny_model(names)
@@ -62,8 +69,9 @@ def test_law_2_all_invalid_batch_does_nothing(names):
 
 @pytest.mark.parametrize("names", [TOGETHER], ids="+".join)
 def test_law_3_permuting_groups_changes_nothing(names):
-    sizes = [(OBJECTIVES[name].group(), OBJECTIVES[name].loss_group()) for name in names]
-    group = math.lcm(*itertools.chain(*sizes))
+    group = math.lcm(
+        *(n for o in names for n in (OBJECTIVES[o].group(), OBJECTIVES[o].loss_group()))
+    )
     order = np.arange(BATCH).reshape(-1, group)[::-1].reshape(-1)
     batch = tiny_batch(tiny_model(names))
     before, after = evaluate(names, batch), evaluate(names, _permuted(batch, order))
