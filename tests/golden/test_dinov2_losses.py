@@ -19,7 +19,7 @@ from tools.golden.losses import rms
 
 # DINO's scores of two images and all their crops; 40 masked patches are then three blocks.
 SMALL_BLOCK = 3000
-# Near duplicates, as a share of the scale. Distances of 1e-3 between unit vectors keep four digits in
+# Near duplicates, as a share of the scale. Distances of 1e-3 of unit vectors keep four digits in
 # float32, and so does the gradient, 1 / distance. In float64, with which the epsilons alone differ,
 # losses are 1e-5 apart (of 7) and gradients 5e-5 of their scale.
 NEAR = {"koleo_near/loss": 1e-5, "koleo_near/gradient/x": 1e-3}
