@@ -183,6 +183,7 @@ def objectives(c: ConfigDict, tasks: str) -> dict[str, Any]:
         teacher_temps=(0.04, 0.07),
         temp_warmup=0.3,
         centre_momentum=0.9,
+        block_mib=64,
         dtype=dtype,
     )
     known = {

@@ -27,7 +27,7 @@ TRUSTED_ROOTS = ("mtv_jax", "input_pipeline", "tools")
 OPERATIONAL = re.compile(
     r"^(mesh|log|checkpoint|evals|init|watchdog_seconds|micro_batches|notes)(\.|$)"
     r"|^input\.(workers|read_threads|prefetch|tokenizer)$|^input\.stores\.[^.]+\.path$"
-    r"|^model\.(remat|scan_unroll|attn_impl)$|^objectives\.[^.]+\.chunk$"
+    r"|^model\.(remat|scan_unroll|attn_impl)$|^objectives\.[^.]+\.(chunk|block_mib)$"
 )
 
 

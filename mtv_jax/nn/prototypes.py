@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 from mtv_jax.dist.collectives import pairwise_rows
 
-BLOCK_BYTES = 64 * 2**20
 _INIT = nn.initializers.truncated_normal(0.02)
 
 
@@ -96,7 +95,7 @@ def cross_entropy(
     *,
     student_temp: float,
     teacher_temp: Float[Array, ""],
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int,
 ) -> dict[str, Float[Array, " r"]]:
     """Cross-entropy of students against a teacher, one row of prototypes at a time.
 

@@ -58,6 +58,7 @@ class PrototypeObjective(Objective):
         teacher_temps: τ_t at the start, and from the end of the warm-up on.
         temp_warmup: share of the run over which τ_t rises.
         centre_momentum: m.
+        block_mib: MiB of float32 scores that a device holds at a time.
         dtype: of the head's layers and of what the scores multiply.
     """
 
@@ -70,6 +71,7 @@ class PrototypeObjective(Objective):
     teacher_temps: tuple[float, float] = (0.04, 0.07)
     temp_warmup: float = at_least(0.0, 0.3)
     centre_momentum: float = 0.9
+    block_mib: int = at_least(1, 64)
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
@@ -111,6 +113,7 @@ class PrototypeObjective(Objective):
             ctx.slots["centre"],
             student_temp=self.student_temp,
             teacher_temp=self._teacher_temp(ctx),
+            block_bytes=self.block_mib * 2**20,
         )
         rows = {k: v.reshape(samples, comparisons).mean(axis=-1) for k, v in terms.items()}
         counted = zero_invalid(teacher.vectors, valid).reshape(-1, self.bottleneck)

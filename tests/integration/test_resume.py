@@ -16,6 +16,8 @@ import pytest
 from mtv_jax.training.checkpoint import load_numpy, steps_in
 from tests.integration.helpers import ROOT, environment, run, train_command
 
+WHOLE = "vl+ssl+ground+depth"
+
 
 def _ledger(workdir: pathlib.Path) -> list[dict]:
     return [json.loads(x) for x in (workdir / "logs" / "ledger0.jsonl").read_text().splitlines()]
@@ -29,7 +31,7 @@ def _losses(workdir: pathlib.Path) -> list[tuple[int, float]]:
 def _assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
     last = steps_in(one)[-1]
     assert steps_in(other)[-1] == last
-    names = ("params", "opt", "position", "step")
+    names = ("params", "ema", "opt", "slots", "position", "step")
     for a, b in zip(
         jax.tree.leaves(load_numpy(one, last, names)),
         jax.tree.leaves(load_numpy(other, last, names)),
@@ -67,9 +69,9 @@ def _run_with_kills(command: list[str], workdir: pathlib.Path, kills: int, steps
 def test_killed_and_resumed_equals_straight(world, tmp_path, kills):
     steps = 12 if kills == 2 else 40
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    logging = {"log.every": 4}  # lines and checkpoints at different steps
-    run(train_command(world, straight, total_steps=steps, **logging))
-    command = train_command(world, killed, total_steps=steps, **logging)
+    settings = {"total_steps": steps, "log.every": 4}  # lines and checkpoints at different steps
+    run(train_command(world, straight, tasks=WHOLE, **settings))
+    command = train_command(world, killed, tasks=WHOLE, **settings)
     assert _run_with_kills(command, killed, kills, steps) == kills
     run(command)
     assert (killed / "DONE").exists()
