@@ -46,7 +46,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if "koleo" in c.objectives:
         c.objectives.koleo.group_size = c.get_ref("batch_size")
     if "grounding" in c.objectives:
-        c.objectives.grounding.update(texts="unique", max_phrases=128)
+        c.objectives.grounding.update(texts="unique", max_phrases=100)
     labels = common.sidecars(tasks)
     train = common.store(options.store or f"{options.data}/train", sidecars=labels)
     train["selection"] = "train" if options.store else ""

@@ -19,7 +19,8 @@ from mtv_jax.dist.mesh import BATCH_AXES, batch_shards
 from mtv_jax.objectives.base import Outputs
 from mtv_jax.views.batch import Batch
 
-Projected = TypeVar("Projected", bound=dict[str, Outputs])
+Rows = TypeVar("Rows")
+Out = TypeVar("Out")
 
 
 def map_microbatches(
@@ -28,8 +29,7 @@ def map_microbatches(
     """`project` over `parts` micro-batches; rows in batch order, sums added."""
     if parts == 1:
         return project(batch)
-    micro = jax.tree.map(lambda x: split_rows(x, parts), batch)
-    stacked = jax.lax.map(jax.checkpoint(project, prevent_cse=False), micro)
+    stacked = _map_parts(project, batch, parts)
     return {
         name: Outputs(
             rows={k: merge_rows(v) for k, v in outputs.rows.items()},
@@ -37,6 +37,19 @@ def map_microbatches(
         )
         for name, outputs in stacked.items()
     }
+
+
+def map_rows(run: Callable[[Rows], Out], rows: Rows, parts: int) -> Out:
+    """`run` over `parts` runs of rows, one at a time; what it returns has rows as well."""
+    if parts == 1:
+        return run(rows)
+    return jax.tree.map(merge_rows, _map_parts(run, rows, parts))
+
+
+def _map_parts(run: Callable[[Rows], Out], rows: Rows, parts: int) -> Out:
+    """What `run` returns for every part, stacked; the backward pass runs it again."""
+    split = jax.tree.map(lambda x: split_rows(x, parts), rows)
+    return jax.lax.map(jax.checkpoint(run, prevent_cse=False), split)
 
 
 def split_rows(x: Shaped[Array, "b ..."], parts: int) -> Shaped[Array, "p m ..."]:

@@ -23,7 +23,7 @@ from mtv_jax.dist.mesh import batch_shards
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.text_tower import text_positions
 from mtv_jax.objectives.base import Context, Heads, LossOut, Objective, Outputs, bind_heads
-from mtv_jax.training.microbatch import map_microbatches
+from mtv_jax.training.microbatch import map_microbatches, map_rows
 from mtv_jax.views.batch import Batch, BatchSpec, cut_views, open_batch
 
 Experts = Mapping[str, Callable[[PyTree, Array, Wants], Features]]
@@ -144,7 +144,7 @@ class Model:
         how: "_How",
     ) -> dict[str, LossOut]:
         batch = open_batch(raw, seed=self.seed, spec=self.spec)
-        tables = self._run_tables(weights, batch)
+        tables = self._run_tables(weights, batch, how)
 
         def context(objective: Objective, feats: dict[str, Features], rows: Batch) -> Context:
             own = objective.heads()
@@ -210,21 +210,31 @@ class Model:
             if not self._is_table(request)
         }
 
-    def _run_tables(self, weights: Weights, batch: Batch) -> dict[str, Features]:
+    def _run_tables(self, weights: Weights, batch: Batch, how: "_How") -> dict[str, Features]:
         vocabularies = weights.frozen.get("tables", {})
         inputs = dict(vocabularies)
         for objective in self.objectives:
             keys = rng.named(batch.keys, objective.name)
             inputs |= objective.tables(batch, keys, vocabularies)
-        shards = batch_shards()
-        inputs = {
-            view: jnp.pad(ids, [(0, -len(ids) % shards), (0, 0)]) for view, ids in inputs.items()
-        }
+
+        def run(request: Pass, wants: Wants) -> Features:
+            ids = inputs[request.view]
+            parts = self._table_parts(ids, len(batch.position), how)
+            ids = jnp.pad(ids, [(0, -len(ids) % (parts * batch_shards())), (0, 0)])
+            read = functools.partial(self.run_pass, weights, request, wants)
+            return map_rows(lambda part: read({request.view: part}), ids, parts)
+
         return {
-            request.id: self.run_pass(weights, request, wants, inputs)
+            request.id: run(request, wants)
             for request, wants in self.plan.items()
             if self._is_table(request)
         }
+
+    def _table_parts(self, ids: Array, batch_size: int, how: "_How") -> int:
+        """So many that a part has no more ids than the captions of a micro-batch."""
+        rows, length = ids.shape
+        room = batch_size // how.micro_batches * self.encoder.text_length // length
+        return -(-rows // max(room, 1))
 
     def _inputs(self, batch: Batch) -> Batch:
         """The batch with pixels cut, ids masked and everything objectives derive."""
