@@ -42,6 +42,7 @@ from mtv_jax.training import consistency, memory
 from mtv_jax.training.checkpoint import CheckpointConfig
 from mtv_jax.training.ema import EmaConfig
 from mtv_jax.training.init_source import InitConfig
+from mtv_jax.training.interference import Interference
 from mtv_jax.training.model import Model, Weights
 from mtv_jax.training.optim import OptimConfig, Optimizer
 from mtv_jax.training.state import StateFactory, TrainState
@@ -60,11 +61,13 @@ class LogConfig:
         every: steps between lines.
         nonfinite: a step that is not finite has no effect; "stop" ends the run at the next line.
         max_skips: with "skip", how many steps in a row may be skipped.
+        interference_every: steps between measurements of how objectives interfere; 0: never.
     """
 
     every: int = cfg.at_least(1, 50)
     nonfinite: Literal["skip", "stop"] = "skip"
     max_skips: int = cfg.at_least(0, 20)
+    interference_every: int = cfg.at_least(0, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,6 +218,12 @@ class System:
         with jax.set_mesh(self.mesh):
             lowered = self.train_step.lower(self.abstract_state, self.frozen, self.abstract_batch)
         return memory.compile_step(lowered, self._remedy)
+
+    @functools.cached_property
+    def interference(self) -> Interference:
+        """Measures how objectives pull at the tower they share."""
+        parts, every = self.run.micro_batches, self.log.interference_every
+        return Interference(self.model, micro_batches=parts, every=every, mesh=self.mesh)
 
     def memory_plan(self) -> memory.MemoryPlan:
         """What the compiled step holds on a device.

@@ -157,6 +157,8 @@ def _loop(system: "System", workdir: pathlib.Path, step: "TrainStep") -> Any:
         max_skips=system.log.max_skips,
         watchdog_seconds=system.run.watchdog_seconds,
         evaluate=functools.partial(_evaluate, system, workdir),
+        interference=system.interference,
+        objectives=system.model.objectives,
         profile=_profile_steps(),
     )
 

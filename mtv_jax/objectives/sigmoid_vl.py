@@ -23,7 +23,7 @@ from mtv_jax.core.masking import masked_mean
 from mtv_jax.core.passes import Pass, Plan, Wants, wanted
 from mtv_jax.dist.collectives import pairwise_rows
 from mtv_jax.nn.contrast import SigmoidLogits, blind_loss, normalize
-from mtv_jax.objectives.base import Context, LossOut, Objective, Outputs
+from mtv_jax.objectives.base import Alarm, Context, LossOut, Objective, Outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,14 @@ class SigmoidVL(Objective):
             "blind_loss": blind_loss(jnp.sum(valid)),
         }
         return LossOut(loss=masked_mean(values["loss"], valid), metrics=metrics)
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        steep = Alarm(
+            above={"logit_scale": 100.0},
+            problem="the scale of the image-text logits has run away",
+            remedy="lower optim.lr, or its rate by a rule in optim.lr_rules",
+        )
+        return (steep,)
 
 
 def sigmoid_rows(

@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from input_pipeline.loader import record_rows
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.position import join_position
 from mtv_jax.dist.runtime import Preemption, Watchdog
+from mtv_jax.objectives.base import Objective
 from mtv_jax.training.checkpoint import Checkpointer
 from mtv_jax.training.memory import STEPS_AHEAD
 from mtv_jax.training.metrics import (
@@ -29,8 +30,9 @@ from mtv_jax.training.metrics import (
     mean_of,
     truncate_after,
 )
+from mtv_jax.training.sentinel import Sentinel
 from mtv_jax.training.state import TrainState
-from mtv_jax.training.step import TrainStep
+from mtv_jax.training.step import Metrics, TrainStep
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class Loop:
         watchdog_seconds: silence after which the process ends itself; 0: never.
         evaluate: called after every step, and once before the first when a run goes on; it knows
             what is due and what is there already.
+        interference: metrics of what a step is about to be given; it knows when they are due.
+        objectives: whose alarms are watched.
         profile: (first, last) steps to trace into `tb/`, or None.
     """
 
@@ -66,6 +70,8 @@ class Loop:
     max_skips: int
     watchdog_seconds: int
     evaluate: Callable[[TrainState, int, Callable[[], None]], None]
+    interference: Callable[[int, TrainState, PyTree, Mapping[str, jax.Array]], Metrics]
+    objectives: Sequence[Objective]
     profile: range | None = None
 
     def run(
@@ -86,11 +92,13 @@ class Loop:
             local = next(batches)
             waited = time.perf_counter() - started
             with jax.set_mesh(self.mesh):
-                state, metrics = self.step(state, self.frozen, self.put(local))
+                batch = self.put(local)
+                extra = self.interference(step, state, self.frozen, batch)
+                state, metrics = self.step(state, self.frozen, batch)
             _bound(in_flight, metrics["loss"])
             stopping = preemption.reached(step)
             saving = step % self.checkpoint_every == 0 or step == self.total_steps or stopping
-            reporter.note(step, local, metrics, waited)
+            reporter.note(step, local, {**metrics, **extra}, waited)
             if saving:  # what was logged is never behind what was saved
                 reporter.flush(step)
                 saver.save(step, state)
@@ -151,6 +159,9 @@ class _Reporter:
         if self._leads:
             self._writer = MetricWriter(loop.workdir, first)
             self._line = ProgressLine(loop.total_steps)
+            self._sentinel = Sentinel(
+                loop.workdir, loop.objectives, total_steps=loop.total_steps, first_step=first
+            )
 
     def note(
         self, step: int, local: Mapping[str, Any], metrics: Mapping[str, Any], waited: float
@@ -180,6 +191,7 @@ class _Reporter:
         self._ledger.close()
         if self._leads:
             self._writer.close()
+            self._sentinel.close()
 
     def _flush(self) -> None:
         if self._late is None:
@@ -192,6 +204,7 @@ class _Reporter:
             values = {**mean_of(rows), **rates}
             self._writer.write(step, values)
             self._line.show(step, values)
+            self._sentinel.check(step, values)
 
     def _guard(self, last: int, rows: list[Mapping[str, Any]]) -> None:
         """Names the objective of a loss that is not finite; stops when the policy says so."""

@@ -120,7 +120,11 @@ def format_seconds(seconds: float) -> str:
 
 
 def mean_of(rows: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Mean of each metric over the steps of an interval that had an effect, if any had."""
+    """Mean of each metric over the steps of an interval that had an effect, if any had.
+
+    Some metrics are not of every step; their mean is over the steps that have them.
+    """
     kept = [row for row in rows if not row["skipped"]] or rows
-    means = {key: float(np.mean([row[key] for row in kept])) for key in rows[-1]}
+    keys = dict.fromkeys(key for row in kept for key in row)
+    means = {key: float(np.mean([row[key] for row in kept if key in row])) for key in keys}
     return {**means, "skipped": float(np.mean([row["skipped"] for row in rows]))}

@@ -166,13 +166,16 @@ class Model:
         outputs = map_microbatches(project, batch, how.micro_batches)
         return {o.name: o.loss(outputs[o.name], context(o, tables, batch)) for o in self.objectives}
 
+    def weighted(self, losses: Mapping[str, LossOut], step: Array) -> dict[str, Float[Array, ""]]:
+        """Every loss times its weight."""
+        progress = self._progress(step)
+        return {
+            o.name: as_schedule(o.weight)(progress) * losses[o.name].loss for o in self.objectives
+        }
+
     def total(self, losses: Mapping[str, LossOut], step: Array) -> Float[Array, ""]:
         """Weighted sum of the losses."""
-        progress = self._progress(step)
-        return sum(
-            (as_schedule(o.weight)(progress) * losses[o.name].loss for o in self.objectives),
-            start=jnp.zeros((), jnp.float32),
-        )
+        return sum(self.weighted(losses, step).values(), start=jnp.zeros((), jnp.float32))
 
     def run_pass(
         self, weights: Weights, request: Pass, wants: Wants, inputs: Mapping[str, Array]

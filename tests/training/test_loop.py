@@ -68,6 +68,8 @@ def train(tmp_path, monkeypatch):
             "max_skips": 2,
             "watchdog_seconds": 0,
             "evaluate": lambda state, number, poll: evaluated.append(number),
+            "interference": lambda number, state, frozen, batch: {},
+            "objectives": (),
             **changes,
         }
         saver = Saver(tmp_path / "metrics.jsonl")
