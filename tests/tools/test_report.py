@@ -118,6 +118,16 @@ def test_pictures_are_files_and_in_the_page(workdir):
     assert all(min(size) > 100 for size in files.values())
 
 
+def test_alarms_are_shown(workdir):
+    assert "<p>No alarm.</p>" in _report(workdir)
+    row = {"step": 6, "objective": "koleo", "problem": "flat <b>", "remedy": "rest"}
+    line = json.dumps({**row, "metrics": {"effective_rank": 1.23456}})
+    (workdir / "alarms.jsonl").write_text(f'{line}\n{{"step": 7, "obj')
+    page = _report(workdir)
+    assert "No alarm" not in page and "<td>koleo</td><td>flat &lt;b&gt;</td>" in page
+    assert "<td>effective_rank 1.235</td><td>rest</td>" in page
+
+
 def test_a_summary_is_preferred_to_evals(workdir):
     numbers = {"zeroshot/top1": {"value": 0.5, "chance": 0.125}}
     summary = {"workdir": str(workdir), "step": 7, "config": "0", "numbers": numbers}

@@ -49,6 +49,7 @@ def render(workdir: pathlib.Path, config: Mapping[str, Any], gallery: Gallery) -
     curves = rundata.read_curves(workdir)
     sections = [
         _facts(rundata.summary_facts(workdir, config, curves)),
+        "<h2>Alarms</h2>" + _alarms(rundata.read_alarms(workdir)),
         "<h2>Numbers</h2>" + _numbers(rundata.read_numbers(workdir)),
         "<h2>Curves</h2>" + _curves(curves, rundata.read_eval_curves(workdir)),
         "<h2>Pictures</h2>" + _pictures(gallery),
@@ -67,6 +68,18 @@ def _facts(facts: Mapping[str, str]) -> str:
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
         for name, value in facts.items()
     )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _alarms(alarms: Sequence[Mapping[str, Any]]) -> str:
+    if not alarms:
+        return "<p>No alarm.</p>"
+    names = ("step", "objective", "problem", "measured", "remedy")
+    rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"]
+    for alarm in alarms:
+        told = ", ".join(f"{name} {value:.4g}" for name, value in alarm["metrics"].items())
+        texts = ({**alarm, "measured": told}[name] for name in names)
+        rows.append("<tr>" + "".join(f"<td>{html.escape(str(x))}</td>" for x in texts) + "</tr>")
     return f"<table>{''.join(rows)}</table>"
 
 

@@ -4,7 +4,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtv_jax.core.config import fingerprint
@@ -37,15 +37,16 @@ def read_text(workdir: pathlib.Path, name: str) -> str:
 def read_curves(workdir: pathlib.Path) -> dict[str, Points]:
     """Every metric of `metrics.jsonl` by step; points that were not finite are left out."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    for line in read_text(workdir, "metrics.jsonl").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line a kill cut short
+    for row in _read_rows(workdir, "metrics.jsonl"):
         for key, value in row.items():
             if key != "step" and value is not None:
                 curves.setdefault(key, []).append((row["step"], value))
     return curves
+
+
+def read_alarms(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """What the sentinel of training reported, in order."""
+    return list(_read_rows(workdir, "alarms.jsonl"))
 
 
 def read_eval_curves(workdir: pathlib.Path) -> dict[str, Points]:
@@ -87,6 +88,14 @@ def summary_facts(
         "Parameters": _parameters(read_text(workdir, "params.tsv")),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _read_rows(workdir: pathlib.Path, name: str) -> Iterator[dict[str, Any]]:
+    for line in read_text(workdir, name).splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line a kill cut short
 
 
 def _eval_files(workdir: pathlib.Path) -> list[pathlib.Path]:

@@ -22,6 +22,11 @@ def test_step_is_timed_and_traced(system, tmp_path):
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
 
 
+def test_interference_is_timed(system):
+    timed = timing.time_interference(system, calls=2)
+    assert len(timed.seconds) == 2 and 0 < timed.median_s < timed.compile_s
+
+
 def test_stages_and_batches_are_timed(system):
     stages = timing.time_stages(system, 0.2)
     assert list(stages) == ["read", "decode", "tokenise"] and min(stages.values()) > 0
