@@ -14,6 +14,8 @@ from input_pipeline.fake import fake_batch
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import IMAGE
 from mtv_jax.dist.mesh import MeshConfig, make_mesh
+from mtv_jax.objectives.base import Alarm
+from mtv_jax.objectives.koleo import KoLeo
 from mtv_jax.training import loop as loop_module
 from mtv_jax.training.loop import Loop
 from mtv_jax.training.metrics import mean_of
@@ -135,6 +137,32 @@ def test_a_trace_begun_is_ended_and_only_then(train, monkeypatch, first, window,
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
     train(first=first, profile=window)
     assert calls == expected
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alarmed(KoLeo):
+    """Its alarm rings from the fourth step on."""
+
+    def alarms(self):
+        return (Alarm(above={"loss": 3.0}, problem="high", remedy="lower"),)
+
+
+def test_alarms_of_a_resumed_run_are_those_of_a_straight_one(train, tmp_path, capsys):
+    """Steps 4, 5 and 6 ring; the run is resumed from step 5."""
+    settings = {"objectives": (Alarmed(name="vl"),), "log_every": 1, "checkpoint_every": 5}
+    train(**settings)
+    straight = (tmp_path / "alarms.jsonl").read_text()
+    assert [json.loads(x)["step"] for x in straight.splitlines()] == [6]
+    told = capsys.readouterr().err
+    assert "step 6: alarm: vl: high (loss 6). Try: lower" in told and "1 alarm rang" in told
+    train(first=5, **settings)
+    assert (tmp_path / "alarms.jsonl").read_text() == straight
+
+
+def test_means_of_a_metric_that_not_every_step_has():
+    rows = [{"loss": loss, "skipped": 0.0} for loss in (1.0, 2.0, 6.0)]
+    rows[1]["rare"] = 5.0
+    assert mean_of(rows) == {"loss": 3.0, "rare": 5.0, "skipped": 0.0}
 
 
 def test_means_of_nothing_but_skipped_steps():

@@ -3,6 +3,7 @@
 
 import functools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -90,13 +91,17 @@ def test_what_is_early_not_finite_or_of_another_objective_does_not_count(tmp_pat
         sentinel.check(step, _line(hot=True))
     for step in range(10, 20):
         sentinel.check(step, {**_line(hot=True), "oven/heat": float("nan")})
+    for step in range(20, 30):
         sentinel.check(step, {"stove/heat": 9.0, "stove/wind": 0.0, "oven/wind": 0.0})
     assert not _rows(tmp_path)
 
 
 @pytest.mark.parametrize("killed_at", [21, 22, 23, 24, 27])
 def test_a_killed_run_reports_what_a_straight_one_does(tmp_path, killed_at, capsys):
-    """Steps 20 to 39; the run is killed three steps after its checkpoint."""
+    """Steps 20 to 39; the run is killed three steps after its checkpoint.
+
+    Where it is not hot the heat is no number, which the file of metrics holds as null.
+    """
     hot = {step: step not in (25, 26, 27, 33) for step in range(20, 40)}
 
     def drive(workdir, steps, first):
@@ -105,9 +110,10 @@ def test_a_killed_run_reports_what_a_straight_one_does(tmp_path, killed_at, caps
         metrics.write_text("".join(f"{line}\n" for line in kept))
         sentinel = _sentinel(workdir, first)
         for step in steps:
+            heat = {} if hot[step] else {"oven/heat": None}
             with metrics.open("a") as file:
-                file.write(json.dumps({"step": step, **_line(hot[step]), "x": None}) + "\n")
-            sentinel.check(step, _line(hot[step]))
+                file.write(json.dumps({"step": step, **_line(hot=True), **heat}) + "\n")
+            sentinel.check(step, {**_line(hot=True), **dict.fromkeys(heat, math.nan)})
         return sentinel
 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
