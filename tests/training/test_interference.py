@@ -82,7 +82,7 @@ def test_norms_and_cosines_are_those_of_separate_gradients():
         dot = expected[a] @ expected[b]
         cosine = dot / np.linalg.norm(expected[a]) / np.linalg.norm(expected[b])
         assert abs(cosine) > 0.01, "a cosine of nothing tests nothing"
-        assert abs(_measured()[f"interference/cosine/{a}/{b}"] - cosine) < 1e-3
+        assert abs(_measured()[f"interference/cosine/{a}/{b}"] - cosine) < 2e-4
 
 
 def test_together_they_make_up_the_total_gradient():
@@ -116,6 +116,7 @@ def test_copies_agree_opposites_disagree_and_what_has_no_gradient_is_zero():
     expected = {"copy": 1, "stronger": 1, "opposed": -1, "off": 0, "later": 0}
     for name, value in expected.items():
         assert cosine(name) == pytest.approx(value, abs=1e-4), name
+    assert abs(cosine("copy") - 1) < 1e-6, "rounding leaves the cosine of equals alone"
     norms = {name: measured[f"interference/norm/{name}"] for name in ("koleo", *others)}
     assert norms["stronger"] == pytest.approx(5 * norms["koleo"], rel=1e-5) and norms["koleo"] > 0
     assert norms["off"] == norms["later"] == 0.0
@@ -190,10 +191,10 @@ def _interference(every):
 
 def test_training_is_the_same_with_it_and_numbers_stand_in_the_line_of_their_step(tmp_path):
     plain, lines = _train(tmp_path / "plain", _interference(0))
-    watched, more = _train(tmp_path / "watched", _interference(4))
+    watched, more = _train(tmp_path / "watched", _interference(2))
     chex.assert_trees_all_equal(watched, plain)
     key = "interference/norm/koleo"
-    assert [x["step"] for x in more if key in x] == [4] and [x["step"] for x in more] == [
+    assert [x["step"] for x in more if key in x] == [2, 4] and [x["step"] for x in more] == [
         1,
         2,
         4,

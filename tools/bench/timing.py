@@ -17,7 +17,7 @@ from input_pipeline.order import EpochOrder
 from mtv_jax.assemble import System
 from mtv_jax.core.config import build
 from mtv_jax.dist.mesh import local_rows
-from mtv_jax.training.interference import Interference
+from mtv_jax.training.interference import make_interference
 
 _WARM_UP = 2
 
@@ -86,13 +86,12 @@ def time_step(system: System, *, steps: int, profile: str = "") -> StepTiming:
 
 def time_interference(system: System, *, calls: int) -> StepTiming:
     """Measures how objectives interfere on one fake batch, each call waited for."""
-    parts = system.run.micro_batches
-    measure = Interference(system.model, micro_batches=parts, every=1, mesh=system.mesh)
+    measure = jax.jit(make_interference(system.model, micro_batches=system.run.micro_batches))
     inputs = (system.init_state(), fake_frozen(system), system.put(local_batch(system)))
 
     def timed() -> float:
         started = time.perf_counter()
-        jax.block_until_ready(measure(1, *inputs))
+        jax.block_until_ready(measure(*inputs))
         return time.perf_counter() - started
 
     with jax.set_mesh(system.mesh):

@@ -24,7 +24,7 @@ def test_step_is_timed_and_traced(system, tmp_path):
 
 def test_interference_is_timed(system):
     timed = timing.time_interference(system, calls=2)
-    assert len(timed.seconds) == 2 and 0 < timed.median_s < timed.compile_s
+    assert len(timed.seconds) == 2 and timed.compile_s > max(timed.median_s, 0.1)
 
 
 def test_stages_and_batches_are_timed(system):
