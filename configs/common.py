@@ -73,7 +73,7 @@ def base() -> ConfigDict:
             ema=dict(momentum=0.994, rules=((".*", False),)),
             mesh=dict(data=-1, fsdp=1),
             checkpoint=dict(every=1000, keep=2, keep_every=0),
-            log=dict(every=50, nonfinite="skip", max_skips=20),
+            log=dict(every=50, nonfinite="skip", max_skips=20, interference_every=500),
             evals={},
             notes=(),
         )

@@ -59,7 +59,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # before they have grown.
     c.optim.update(lr=5e-4, warmup_steps=50, lr_rules=((".*token_embed", 40.0), (".*", 1.0)))
     c.checkpoint.every = 400
-    c.log.every = 50
+    c.log.update(every=50, interference_every=0)  # compiling it would take a minute
     c.evals = _own(options.store, tasks) if options.store else _scenes(options.data, tasks)
     return c
 
