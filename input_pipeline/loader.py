@@ -18,9 +18,10 @@ from input_pipeline.records import SampleSource, Stream
 from input_pipeline.store import Store
 from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError, closest
-from mtv_jax.core.fields import Field
+from mtv_jax.core.fields import BOXES, PHRASES, SCORES, Field
 
 _ENDLESS = 1 << 62  # batches: more than any run
+_REGIONS = {BOXES.name, PHRASES.name, SCORES.name}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,10 +95,14 @@ def _remedy(stores: Mapping[str, StoreConfig], streams: tuple[Stream, ...], fiel
         if found := stream.store.sidecars_with(field.name):
             opened = tuple(stores[name].sidecars)
             return f'open it with --config.input.stores.{name}.sidecars="{(*opened, found[0])}"'
-    maps = " (`python -m tools.data.depth_maps` for depth maps that you have)"
+    tool = ""
+    if field.codec == "png16":
+        tool = " (`python -m tools.data.depth_maps` for depth maps that you have)"
+    elif field.name in _REGIONS:
+        tool = " (`python -m tools.data.regions` for boxes with phrases that you have)"
     return (
-        f"label the store{maps if field.codec == 'png16' else ''}, or open a sidecar that holds "
-        "it, or leave out the objective that reads it"
+        f"label the store{tool}, or open a sidecar that holds it, or leave out the objective that "
+        "reads it"
     )
 
 

@@ -78,8 +78,8 @@ def read_sidecar(path: pathlib.Path, sidecar: str) -> dict[str, Any]:
         there = ", ".join(sidecars_in(path)) or "none"
         raise StoreError(
             f"the store {path} has no finished sidecar {sidecar!r} (it has: {there}); write it "
-            "first (`python -m tools.data.depth_maps` for depth maps that you have), or leave out "
-            "the objective that reads it"
+            "first (`python -m tools.data.depth_maps` for depth maps that you have, `python -m "
+            "tools.data.regions` for boxes with phrases), or leave out the objective that reads it"
         ) from error
 
 

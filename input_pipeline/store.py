@@ -171,8 +171,9 @@ class Store:
             if isinstance(error, FileNotFoundError):
                 fault = "is missing"
             raise StoreError(
-                f"{path} {fault}: make the labels again (for made scenes, give their "
-                "`python -m tools.data.make_scenes` command again: it adds the file)"
+                f"{path} {fault}: make the labels again (boxes that you have with `python -m "
+                "tools.data.regions --overwrite`; for made scenes, give their `python -m "
+                "tools.data.make_scenes` command again: it adds the file)"
             ) from error
 
     def records(self, holder: str, shard: int) -> tfrecord.RecordFile:

@@ -130,7 +130,8 @@ def test_no_store_says_how_to_make_one(tmp_path, state):
 def test_unfinished_sidecar_does_not_exist(path):
     _write(path, "depth_v1", lambda shard, row: {"key": _key(shard, row)})
     assert Store.open(path).sidecars == ("regions_v1",)
-    with pytest.raises(StoreError, match="no finished sidecar 'depth_v1'"):
+    remedy = r"no finished sidecar 'depth_v1'.*tools.data.depth_maps`.*tools.data.regions`"
+    with pytest.raises(StoreError, match=remedy):
         Store.open(path, ["depth_v1"])
 
 
@@ -292,7 +293,7 @@ def test_phrases_lost_or_damaged_are_one_line(path, content):
     else:
         file.unlink()
     fault = r"is damaged \(.+\)" if content is not None else "is missing"
-    remedy = r"make the labels again \(.*`python -m tools.data.make_scenes`"
+    remedy = r"again \(.*`python -m tools.data.regions .*`python -m tools.data.make_scenes`"
     with pytest.raises(StoreError, match=rf"{file} {fault}: {remedy}") as caught:
         opened.vocabulary("phrases")
     assert "\n" not in str(caught.value)
