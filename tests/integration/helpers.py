@@ -18,6 +18,7 @@ from mtv_jax.core.fields import BOXES, CAPTION, DEPTH, IMAGE, PHRASES, SCORES, F
 from tools.data.train_tokenizer import main as train_tokenizer
 
 ROOT = pathlib.Path(__file__).parents[2]
+WHOLE = "vl+ssl+ground+depth"
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "grey": (128,) * 3}
 SHAPES = ("disc", "square", "stripe")
 SIZE_FIELDS = (Field(name="height", dtype="int32"), Field(name="width", dtype="int32"))

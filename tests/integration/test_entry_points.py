@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mtv_jax.training.checkpoint import steps_in
-from tests.integration.helpers import ROOT, environment, run, train_command
+from tests.integration.helpers import ROOT, WHOLE, environment, run, train_command
 
 MODULES = ("mtv_jax.train", "mtv_jax.evaluate", "mtv_jax.export", "mtv_jax.predict")
 
@@ -30,7 +30,7 @@ def _error(command: list[str], devices: int = 1) -> str:
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    run(train_command(world, workdir, tasks="vl+depth", total_steps=6))
+    run(train_command(world, workdir, tasks=WHOLE, total_steps=6))
     return workdir
 
 
@@ -54,6 +54,8 @@ def test_smoke_run_dir_evaluation_and_export(world, trained):
     assert summary["step"] == 6 and "zeroshot/top1" in output
     assert summary["numbers"]["zeroshot/top1"]["chance"] == pytest.approx(1 / 3)
     assert summary["numbers"]["depth/absrel"]["chance"] > 0
+    for name in ("sigmoid_vl", "self_distill", "masked_pred", "grounding"):
+        assert summary["numbers"][f"heldout/{name}"]["chance"] > 0
     in_loop = json.loads((trained / "evals" / "00000006.json").read_text())
     assert summary["numbers"] == in_loop
 
@@ -106,7 +108,7 @@ def test_the_step_compiles_once_and_before_any_data(world, tmp_path):
 
 def test_the_same_command_after_the_end_does_nothing(world, trained):
     before = (trained / "metrics.jsonl").read_text()
-    assert "DONE" in run(train_command(world, trained, tasks="vl+depth", total_steps=6))
+    assert "DONE" in run(train_command(world, trained, tasks=WHOLE, total_steps=6))
     assert (trained / "metrics.jsonl").read_text() == before
 
 

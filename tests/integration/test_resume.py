@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 
 from mtv_jax.training.checkpoint import load_numpy, steps_in
-from tests.integration.helpers import ROOT, environment, run, train_command
-
-WHOLE = "vl+ssl+ground+depth"
+from tests.integration.helpers import ROOT, WHOLE, environment, run, train_command
 
 
 def _ledger(workdir: pathlib.Path) -> list[dict]:
