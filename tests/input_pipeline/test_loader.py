@@ -292,11 +292,12 @@ def test_an_empty_store_and_a_wrong_column_are_one_line(world, tmp_path):
     remedy = "open it with --config.input.stores.train.sidecars=\"('scene_v1', 'depth_v1')\""
     with pytest.raises(UserError, match=re.escape(remedy)):
         open_streams({"train": config}, (IMAGE, DEPTH))
+    write_shard(tmp_path / "plain", "images", 0, [{"key": "a", "height": 1, "width": 1}])
+    finish_store(tmp_path / "plain", "plain", (IMAGE, *SIZE_FIELDS), {})
+    plain = {"train": StoreConfig(path=str(tmp_path / "plain"))}
     for field in (BOXES, PHRASES, SCORES):
-        with pytest.raises(
-            UserError, match=r"label the store \(`python -m tools.data.regions` for"
-        ):
-            open_streams({"train": config}, (IMAGE, field))
+        with pytest.raises(UserError, match=r"label the store \(`python -m tools.data.regions`"):
+            open_streams(plain, (IMAGE, field))
     names = dataclasses.replace(PHRASES, name="names")
     with pytest.raises(UserError, match=r"has the column .names.*; label the store, or open a"):
         open_streams({"train": config}, (IMAGE, names))

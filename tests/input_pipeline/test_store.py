@@ -293,7 +293,7 @@ def test_phrases_lost_or_damaged_are_one_line(path, content):
     else:
         file.unlink()
     fault = r"is damaged \(.+\)" if content is not None else "is missing"
-    remedy = r"again \(.*`python -m tools.data.regions .*`python -m tools.data.make_scenes`"
+    remedy = r"make the labels again \(.*tools.data.regions .*`python -m tools.data.make_scenes`"
     with pytest.raises(StoreError, match=rf"{file} {fault}: {remedy}") as caught:
         opened.vocabulary("phrases")
     assert "\n" not in str(caught.value)
