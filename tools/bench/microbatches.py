@@ -88,12 +88,12 @@ def _difference(one: Any, other: Any) -> float:
     return float(optax.tree.norm(apart) / optax.tree.norm(other))
 
 
-def parse_counts(texts: Sequence[str]) -> list[int]:
+def parse_counts(texts: Sequence[str], flag: str = "micro_batches") -> list[int]:
     """Numbers of a list flag.
 
     Raises:
         UserError: there are none, or one is none.
     """
     if not texts or not all(text.isdigit() and int(text) for text in texts):
-        raise UserError(f"--micro_batches={','.join(texts)} should be numbers, such as 1,2,8")
+        raise UserError(f"--{flag}={','.join(texts)} should be numbers, such as 1,2,8")
     return [int(text) for text in texts]

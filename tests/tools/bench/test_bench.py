@@ -7,7 +7,7 @@ import pytest
 from mtv_jax.assemble import System
 from mtv_jax.core.errors import UserError
 from tests.tools.tiny import tiny_config
-from tools.bench import loader, microbatches, timing
+from tools.bench import loader, microbatches, streaming, timing
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,21 @@ def test_micro_batches_are_numbers(text):
     assert microbatches.parse_counts(["1", "8"]) == [1, 8]
     with pytest.raises(UserError, match="should be numbers, such as 1,2,8"):
         microbatches.parse_counts([text])
+
+
+def test_prototypes_are_tried_in_blocks_and_at_once(world):
+    """Each number with the config's blocks first; what grows with it anyway is taken off."""
+    config, seen = tiny_config(world, "vl+ssl"), []
+
+    def compiled(config):
+        head = config["objectives"]["masked_pred"]
+        seen.append((head["prototypes"], head["block_mib"]))
+        return 10_000_000
+
+    rows = list(streaming.measure(config, [64, 128], compiled))
+    assert [count for count, _ in seen] == [64, 64, 128, 128]
+    assert [block == 64 for _, block in seen] == [True, False, True, False]
+    # Two heads of 64 wide prototypes with gains, gradients in float32.
+    assert [10_000_000 - row.beyond for row in rows[::2]] == [2 * 64 * 65 * 4, 2 * 128 * 65 * 4]
+    with pytest.raises(UserError, match="add ssl"):
+        next(streaming.measure(tiny_config(world), [64], compiled))
