@@ -174,83 +174,94 @@ def objectives(c: ConfigDict, tasks: str) -> dict[str, Any]:
     names = tasks.split("+")
     if unknown := sorted(set(names) - set(TASKS)):
         raise ValueError(f"unknown task {unknown[0]!r}; tasks are joined from {'+'.join(TASKS)}")
-    tower, dtype = c.model.image_tower, c.model.get_ref("dtype")
+    known = {"vl": _contrast, "ssl": _self_supervised, "ground": _grounding, "depth": _depth}
+    return {k: v for name in names for k, v in known[name](c).items()}
+
+
+def _contrast(c: ConfigDict) -> dict[str, Any]:
+    del c
+    return dict(
+        sigmoid_vl=dict(
+            type="mtv_jax.objectives.sigmoid_vl:SigmoidVL",
+            weight=1.0,
+            image_view="global_crop",
+            text_view="caption",
+            init_scale=10.0,
+            init_bias=-10.0,
+            chunk=512,
+        )
+    )
+
+
+def _self_supervised(c: ConfigDict) -> dict[str, Any]:
     prototypes = dict(
         image_view="global_crop",
-        **PROTO_HEADS[tower],
+        **PROTO_HEADS[c.model.image_tower],
         learn_gains=True,
         student_temp=0.1,
         teacher_temps=(0.04, 0.07),
         temp_warmup=0.3,
         centre_momentum=0.9,
         block_mib=64,
-        dtype=dtype,
+        dtype=c.model.get_ref("dtype"),
     )
-    known = {
-        "vl": dict(
-            sigmoid_vl=dict(
-                type="mtv_jax.objectives.sigmoid_vl:SigmoidVL",
-                weight=1.0,
-                image_view="global_crop",
-                text_view="caption",
-                init_scale=10.0,
-                init_bias=-10.0,
-                chunk=512,
-            )
+    return dict(
+        self_distill=dict(
+            type="mtv_jax.objectives.self_distill:SelfDistill",
+            weight=1.0,
+            local_view="local_crops",
+            **prototypes,
         ),
-        "ssl": dict(
-            self_distill=dict(
-                type="mtv_jax.objectives.self_distill:SelfDistill",
-                weight=1.0,
-                local_view="local_crops",
-                **prototypes,
-            ),
-            masked_pred=dict(
-                type="mtv_jax.objectives.masked_pred:MaskedPred",
-                weight=2.0,
-                masked=0.5,
-                **prototypes,
-            ),
-            koleo=dict(
-                type="mtv_jax.objectives.koleo:KoLeo",
-                weight=0.1,
-                image_view="global_crop",
-                group_size=128,
-            ),
+        masked_pred=dict(
+            type="mtv_jax.objectives.masked_pred:MaskedPred",
+            weight=2.0,
+            masked=0.5,
+            **prototypes,
         ),
-        "ground": dict(
-            grounding=dict(
-                type="mtv_jax.objectives.grounding:Grounding",
-                weight=1.0,
-                image_view="global_crop",
-                text_view="region_phrases",
-                texts="full_vocab",
-                max_phrases=1024,
-                max_regions=4,
-                keep_fraction=0.5,
-                least_side=8.0,
-                most_overlap=0.8,
-                **PROMPTERS[tower],
-                reading="fused",
-                init_scale=10.0,
-                init_bias=-10.0,
-                chunk=512,
-                dtype=dtype,
-            )
+        koleo=dict(
+            type="mtv_jax.objectives.koleo:KoLeo",
+            weight=0.1,
+            image_view="global_crop",
+            group_size=128,
         ),
-        "depth": dict(
-            depth=dict(
-                type="mtv_jax.objectives.depth:Depth",
-                weight=1.0,
-                image_view="global_crop",
-                **DEPTH_HEADS[tower],
-                kept=0.9,
-                gradient_weight=2.0,
-                least_spread=1e-3,
-            )
-        ),
-    }
-    return {k: v for name in names for k, v in known[name].items()}
+    )
+
+
+def _grounding(c: ConfigDict) -> dict[str, Any]:
+    return dict(
+        grounding=dict(
+            type="mtv_jax.objectives.grounding:Grounding",
+            weight=1.0,
+            image_view="global_crop",
+            text_view="region_phrases",
+            texts="full_vocab",
+            max_phrases=1024,
+            max_regions=4,
+            keep_fraction=0.5,
+            least_side=8.0,
+            most_overlap=0.8,
+            **PROMPTERS[c.model.image_tower],
+            reading="fused",
+            init_scale=10.0,
+            init_bias=-10.0,
+            chunk=512,
+            dtype=c.model.get_ref("dtype"),
+        )
+    )
+
+
+def _depth(c: ConfigDict) -> dict[str, Any]:
+    return dict(
+        depth=dict(
+            type="mtv_jax.objectives.depth:Depth",
+            weight=1.0,
+            image_view="global_crop",
+            **DEPTH_HEADS[c.model.image_tower],
+            kept=0.9,
+            gradient_weight=2.0,
+            least_spread=1e-3,
+        )
+    )
 
 
 # Steps and batch by data scale: 20, 10 and 32 epochs (MTV section 5.1).
@@ -272,7 +283,20 @@ def published(arg: str | None, *, tower: str, image_size: int) -> ConfigDict:
     train = store("data/train", sidecars=sidecars(options.tasks))
     c.input.update(stores=dict(train=train), tokenizer="tokenizer.model", workers=8)
     budget.fit(c, options)
-    if "grounding" in c.objectives and c.batch_size < 2048:
-        # A small batch holds few of the phrases.
-        c.objectives.grounding.texts = "unique"
+    _follow_batch(c)
     return c
+
+
+def _follow_batch(c: ConfigDict) -> None:
+    """What depends on the batch that a budget left."""
+    if "grounding" in c.objectives and c.batch_size < 2048:
+        # It holds fewer phrases than there are: 2,002 of 4,585 tags in 2,047 images, if their
+        # frequencies follow Zipf's law.
+        phrases = min(4 * c.batch_size, 2304)
+        c.objectives.grounding.update(texts="unique", max_phrases=phrases)
+    if "koleo" in c.objectives and c.batch_size % c.objectives.koleo.group_size:
+        wanted = c.objectives.koleo.group_size
+        group = next(n for n in range(wanted, 0, -1) if c.batch_size % n == 0)
+        c.objectives.koleo.group_size = group
+        note = f"objectives.koleo.group_size {wanted} -> {group}: groups divide the batch"
+        c.notes = (*c.notes, note)

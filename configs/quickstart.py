@@ -39,8 +39,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.views.local_crops.size, c.views.region_phrases.length = 24, 12
     c.objectives = common.objectives(c, tasks)
     c.ema.rules = common.teacher(tasks)
-    # The published bias of -10 fits batches of tens of thousands; -ln(negatives) starts at the loss
-    # of a model that does not look at its input.
+    # The published bias of -10 fits batches of tens of thousands; -ln(64), as there are about 64
+    # negatives, starts at the loss of a model that does not look at its input.
     for name in {"sigmoid_vl", "grounding"} & set(c.objectives):
         c.objectives[name].update(init_bias=-4.16, chunk=64)
     if "koleo" in c.objectives:

@@ -67,7 +67,7 @@ class LogConfig:
     every: int = cfg.at_least(1, 50)
     nonfinite: Literal["skip", "stop"] = "skip"
     max_skips: int = cfg.at_least(0, 20)
-    interference_every: int = cfg.at_least(0, 0)
+    interference_every: int = cfg.at_least(0, 500)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

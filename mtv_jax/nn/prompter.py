@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from mtv_jax.core.errors import UserError
 from mtv_jax.nn.mlp import Mlp
 
 Reading = Literal["fused", "literal"]
@@ -53,6 +54,11 @@ class Prompter(nn.Module):
             grid: patches per side.
         """
         dim = tokens.shape[-1]
+        if dim % self.num_heads or dim % 8:
+            raise UserError(
+                f"a prompter of {self.num_heads} heads over tokens {dim} wide: the heads, and 8, "
+                "should divide the width; set objectives.grounding.num_heads to the tower's"
+            )
         query = self.param("query", nn.initializers.normal(0.02), (dim,))
         corners = boxes[..., :2], boxes[..., 2:]
         norm = _norm("norm_context")

@@ -16,35 +16,37 @@ from jaxtyping import Array, Float
 
 from mtv_jax.dist.collectives import pairwise_rows
 
-_INIT = nn.initializers.truncated_normal(0.02)
+# DINOv2 cuts at 2, a hundred standard deviations away.
+_INIT = nn.initializers.normal(0.02)
 
 
 class Prototypes(NamedTuple):
     """Score k of a unit vector x is scale_k ⟨directions_k, x⟩.
 
+    Both are float32, so that their gradients are added up in float32 over blocks and devices.
+
     Attributes:
         directions: of any length.
-        scale: gains over the lengths of the directions, float32.
+        scale: gains over the lengths of the directions.
     """
 
     directions: Float[Array, "k e"]
     scale: Float[Array, " k"]
 
-    def scores(self, vectors: Float[Array, "*b e"]) -> Float[Array, "*b k"]:
-        """Scores in float32, of inputs in the directions' dtype."""
-        directions = self.directions
+    def scores(self, vectors: Float[Array, "*b e"], dtype: DTypeLike) -> Float[Array, "*b k"]:
+        """Scores in float32, products of factors in `dtype`."""
         products = jnp.einsum(
             "...e,ke->...k",
-            vectors.astype(directions.dtype),
-            directions,
+            vectors.astype(dtype),
+            self.directions.astype(dtype),
             preferred_element_type=jnp.float32,
         )
         return products * self.scale
 
-    def sum_of_scores(self, vectors: Float[Array, "r e"]) -> Float[Array, " k"]:
+    def sum_of_scores(self, vectors: Float[Array, "r e"], dtype: DTypeLike) -> Float[Array, " k"]:
         """What `scores` gives, summed over rows: scores are linear, so the vectors are summed."""
-        total = jnp.sum(vectors.astype(self.directions.dtype).astype(jnp.float32), axis=0)
-        directions = self.directions.astype(jnp.float32)
+        total = jnp.sum(vectors.astype(dtype).astype(jnp.float32), axis=0)
+        directions = self.directions.astype(dtype).astype(jnp.float32)
         return jnp.einsum("e,ke->k", total, directions, precision="highest") * self.scale
 
 
@@ -65,7 +67,7 @@ class ProtoHead(nn.Module):
         hidden: width of the two hidden layers.
         bottleneck: width of the vectors.
         learn_gains: whether the prototypes' gains g are parameters; else they are 1.
-        dtype: of the layers and of what the scores multiply.
+        dtype: of the layers.
     """
 
     prototypes: int
@@ -84,7 +86,7 @@ class ProtoHead(nn.Module):
         scale = 1 / jnp.linalg.norm(directions, axis=-1)
         if self.learn_gains:
             scale *= self.param("gains", nn.initializers.ones, (self.prototypes,))
-        prototypes = Prototypes(directions=directions.astype(self.dtype), scale=scale)
+        prototypes = Prototypes(directions=directions, scale=scale)
         return Projected(vectors=_unit(x), prototypes=prototypes)
 
 
@@ -96,6 +98,7 @@ def cross_entropy(
     student_temp: float,
     teacher_temp: Float[Array, ""],
     block_bytes: int,
+    dtype: DTypeLike = jnp.float32,
 ) -> dict[str, Float[Array, " r"]]:
     """Cross-entropy of students against a teacher, one row of prototypes at a time.
 
@@ -108,7 +111,8 @@ def cross_entropy(
         centre: subtracted from the teacher's scores; no gradient.
         student_temp: τ_s.
         teacher_temp: τ_t.
-        block_bytes: of the float32 scores of one block.
+        block_bytes: of the float32 scores of one block; about three times as much is held.
+        dtype: of the factors of a score.
 
     Returns:
         By row "loss", the mean over its students, and "entropy", the teacher's.
@@ -123,10 +127,10 @@ def cross_entropy(
     shared = {"student": student.prototypes, **jax.lax.stop_gradient(fixed)}
 
     def term(rows: dict, _: dict, shared: dict) -> dict[str, Float[Array, " c"]]:
-        target = shared["teacher"].scores(rows["teacher"]) - shared["centre"]
+        target = shared["teacher"].scores(rows["teacher"], dtype) - shared["centre"]
         log_target = jax.nn.log_softmax(target / shared["teacher_temp"])
         target = jnp.exp(log_target)
-        scores = shared["student"].scores(rows["student"]) / student_temp
+        scores = shared["student"].scores(rows["student"], dtype) / student_temp
         expected = jnp.einsum("ck,cmk->cm", target, scores, precision="highest")
         losses = jax.nn.logsumexp(scores, axis=-1) - expected
         return {"loss": losses.mean(axis=-1), "entropy": -jnp.sum(target * log_target, axis=-1)}

@@ -14,7 +14,7 @@ student's).
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import flax.linen as nn
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mtv_jax.core.config import at_least
+from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import IMAGE, Field
 from mtv_jax.core.masking import masked_mean, zero_invalid
 from mtv_jax.core.passes import Pass
@@ -30,9 +31,7 @@ from mtv_jax.core.schedules import as_schedule
 from mtv_jax.nn.prototypes import Projected, ProtoHead, cross_entropy
 from mtv_jax.objectives.base import Alarm, Context, LossOut, Objective, Outputs
 
-_COLLAPSE = (
-    "lower optim.lr, freeze the head's prototypes at first (optim.lr_rules), or raise ema.momentum"
-)
+_COLLAPSE = "lower optim.lr, or that of the heads by optim.lr_rules, or raise ema.momentum"
 
 
 @jax.tree_util.register_dataclass
@@ -58,7 +57,7 @@ class PrototypeObjective(Objective):
         teacher_temps: τ_t at the start, and from the end of the warm-up on.
         temp_warmup: share of the run over which τ_t rises.
         centre_momentum: m.
-        block_mib: MiB of float32 scores that a device holds at a time.
+        block_mib: MiB of float32 scores in a block; a device holds about three times as much.
         dtype: of the head's layers and of what the scores multiply.
     """
 
@@ -73,6 +72,13 @@ class PrototypeObjective(Objective):
     centre_momentum: float = 0.9
     block_mib: int = at_least(1, 64)
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if min(self.teacher_temps) <= 0 or not 0 <= self.centre_momentum < 1:
+            raise UserError(
+                f"objectives.{self.name}: teacher_temps {self.teacher_temps} should be above 0 and "
+                f"centre_momentum {self.centre_momentum} in [0, 1)"
+            )
 
     @property
     def teacher(self) -> Pass:
@@ -105,7 +111,7 @@ class PrototypeObjective(Objective):
     def project(self, ctx: Context) -> Outputs:
         pairs, valid = self.pairs(ctx), ctx.batch.valid["image"]
         student = ctx.student[self._head](pairs.students)
-        teacher = ctx.ema[self._head](pairs.teachers)
+        teacher = self._taught_by(ctx)(pairs.teachers)
         samples, comparisons = teacher.vectors.shape[:2]
         terms = cross_entropy(
             _merge_rows(student),
@@ -114,11 +120,13 @@ class PrototypeObjective(Objective):
             student_temp=self.student_temp,
             teacher_temp=self._teacher_temp(ctx),
             block_bytes=self.block_mib * 2**20,
+            dtype=jnp.dtype(self.dtype),
         )
         rows = {k: v.reshape(samples, comparisons).mean(axis=-1) for k, v in terms.items()}
         counted = zero_invalid(teacher.vectors, valid).reshape(-1, self.bottleneck)
-        scores = jax.lax.stop_gradient(teacher.prototypes.sum_of_scores(counted)) / comparisons
-        return Outputs(rows={**rows, "valid": valid}, sums={"teacher_scores": scores})
+        total = teacher.prototypes.sum_of_scores(counted, jnp.dtype(self.dtype))
+        mean = jax.lax.stop_gradient(total) / comparisons
+        return Outputs(rows={**rows, "valid": valid}, sums={"teacher_scores": mean})
 
     def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
         rows, valid = outputs.rows, outputs.rows["valid"]
@@ -150,6 +158,19 @@ class PrototypeObjective(Objective):
             remedy=f"raise teacher_temps, lower centre_momentum; {_COLLAPSE}",
         )
         return (uniform, one_hot)
+
+    def _taught_by(self, ctx: Context) -> Callable[..., Projected]:
+        """The teacher's head.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self._head not in ctx.ema:
+            raise UserError(
+                f"objective {self.name} has no teacher for its head: ema.rules should select "
+                f"heads/{self._head}/.* (configs/common.py: teacher)"
+            )
+        return ctx.ema[self._head]
 
     def _teacher_temp(self, ctx: Context) -> Float[Array, ""]:
         first, last = self.teacher_temps

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, Shaped
 
+from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Pass, Plan, Wants, wanted
 from mtv_jax.objectives.base import Context
 from mtv_jax.objectives.base_prototypes import Pairs, PrototypeObjective
@@ -41,6 +42,11 @@ class MaskedPred(PrototypeObjective):
         order = jnp.argsort(draws, axis=-1)
         rank = jnp.argsort(order, axis=-1)
         number = int(self.masked * count)
+        if not 0 < number < count:
+            raise UserError(
+                f"objectives.{self.name}.masked {self.masked} is {number} of {count} patches; "
+                "mask some and leave some"
+            )
         return {
             f"{self.name}/patch_mask": rank < number,
             f"{self.name}/patches": order[:, :number],

@@ -20,7 +20,7 @@ class SelfDistill(PrototypeObjective):
     """Pooled vectors of local crops against the teacher's of the global one.
 
     Attributes:
-        local_view: a view of two or more crops per image.
+        local_view: a view of one or more crops per image.
     """
 
     local_view: str = "local_crops"
@@ -34,4 +34,5 @@ class SelfDistill(PrototypeObjective):
 
     def pairs(self, ctx: Context) -> Pairs:
         crops, whole = wanted(ctx.of(self.local_pass).pooled), wanted(ctx.of(self.teacher).pooled)
-        return Pairs(students=crops[:, None], teachers=whole[:, None])
+        students = crops.reshape(len(whole), 1, -1, whole.shape[-1])
+        return Pairs(students=students, teachers=whole[:, None])

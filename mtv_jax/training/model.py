@@ -185,7 +185,13 @@ class Model:
         if request.who.startswith("frozen/"):
             name = request.who.removeprefix("frozen/")
             return self._stop(self.experts[name](weights.frozen["experts"][name], x, wants))
-        params = (weights.params if request.who == "student" else weights.ema)["backbone"]
+        owner = weights.params if request.who == "student" else weights.ema
+        if request.tower not in owner.get("backbone", {}):
+            raise UserError(
+                f"the pass {request.id} has no parameters: ema.rules should select "
+                f"backbone/{request.tower}/.* (configs/common.py: teacher)"
+            )
+        params = owner["backbone"]
         if request.tower == "text":
             positions = self._text_positions(request.view)
             features = self.encoder.text(params, x, wants, positions=positions)

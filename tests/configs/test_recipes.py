@@ -100,6 +100,16 @@ def test_small_batches_encode_the_phrases_they_hold():
     small = mtv_b16.get_config("tasks=vl+ground,chips=1,hours=24,chip=rtx4090")
     assert whole.objectives.grounding.texts == "full_vocab"
     assert small.batch_size < 2048 and small.objectives.grounding.texts == "unique"
+    assert small.objectives.grounding.max_phrases == min(4 * small.batch_size, 2304)
+
+
+def test_koleo_follows_a_batch_that_128_does_not_divide():
+    """4092 is 33 times 124; the change has its note, and the config is a system."""
+    config = mtv_b16.get_config("tasks=vl+ssl,chips=3,hours=100,chip=h200")
+    assert (config.batch_size, config.objectives.koleo.group_size) == (4092, 124)
+    assert any("koleo.group_size 128 -> 124" in note for note in config.notes)
+    config.mesh.data = 1
+    System(plain(config), devices=jax.devices()[:1])
 
 
 def test_an_unknown_task_is_named():

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtv_jax.core.errors import UserError
 from mtv_jax.nn.mlp import Mlp
 from mtv_jax.nn.prompter import Prompter, encode_points
 
@@ -101,6 +102,11 @@ def test_regions_do_not_see_each_other(reading):
     assert float(jnp.abs(after[0, 1] - before[0, 1]).max()) > 1e-4
     alone = prompter.apply(params, tokens[1:], boxes[1:], grid=GRID)
     np.testing.assert_allclose(alone[0], before[1], rtol=1e-5, atol=1e-6)
+
+
+def test_heads_divide_the_width():
+    with pytest.raises(UserError, match="num_heads"):
+        Prompter(5, 8).init(jax.random.key(0), jnp.zeros((1, 9, 16)), jnp.zeros((1, 4, 4)), grid=3)
 
 
 @pytest.mark.parametrize(("reading", "count"), [("fused", 7_090_176), ("literal", 7_088_640)])

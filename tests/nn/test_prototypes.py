@@ -41,8 +41,8 @@ def _streamed(inputs: dict, block_rows: int = ROWS) -> dict:
 
 def _plain(inputs: dict) -> dict:
     """The equation with all scores at once."""
-    scores = inputs["student"].scores(inputs["students"]) / 0.3
-    target = inputs["teacher"].scores(inputs["teachers"]) - inputs["centre"]
+    scores = inputs["student"].scores(inputs["students"], "float32") / 0.3
+    target = inputs["teacher"].scores(inputs["teachers"], "float32") - inputs["centre"]
     target = jax.lax.stop_gradient(jax.nn.softmax(target / 0.2))
     losses = -jnp.sum(target[:, None] * jax.nn.log_softmax(scores), axis=-1)
     return {"loss": losses.mean(axis=1), "entropy": -jnp.sum(target * jnp.log(target), axis=-1)}
@@ -61,6 +61,42 @@ def test_blocks_change_neither_value_nor_gradient(block_rows):
     streamed = jax.grad(lambda x: _weighted(_streamed, x, block_rows))(inputs)
     chex.assert_trees_all_close(streamed, plain, rtol=1e-5, atol=1e-4)
     assert float(jnp.abs(plain["student"].directions).max()) > 1
+
+
+def test_bfloat16_factors_are_added_up_in_float32():
+    """The gradient of the prototypes does not drift with the number of blocks."""
+    generator = np.random.default_rng(0)
+    directions = jnp.asarray(generator.normal(size=(64, 16)), jnp.float32)
+    prototypes = Prototypes(directions=directions, scale=jnp.full(64, 0.25))
+    vectors = jnp.asarray(generator.normal(size=(2, 512, 16)), jnp.float32)
+    vectors /= jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+
+    def gradient(block_rows: int, dtype: str) -> np.ndarray:
+        def value(prototypes: Prototypes) -> jax.Array:
+            rows = cross_entropy(
+                Projected(vectors=vectors[0][:, None], prototypes=prototypes),
+                Projected(vectors=vectors[1], prototypes=prototypes),
+                jnp.zeros(64),
+                student_temp=0.1,
+                teacher_temp=jnp.asarray(0.04),
+                block_bytes=4 * 64 * block_rows,
+                dtype=dtype,
+            )
+            return jnp.sum(rows["loss"])
+
+        return np.asarray(jax.grad(value)(prototypes).directions)
+
+    exact = gradient(512, "float32")
+    errors = [
+        np.linalg.norm(gradient(rows, "bfloat16") - exact) / np.linalg.norm(exact)
+        for rows in (512, 1)
+    ]
+    assert errors[1] < 1.5 * errors[0] < 0.02, errors
+
+
+def test_layers_start_with_a_deviation_of_a_fiftieth():
+    params = ProtoHead(4).init(jax.random.key(0), jnp.zeros((1, 64)))["params"]
+    np.testing.assert_allclose(jnp.std(params["fc2"]["kernel"]), 0.02, rtol=0.01)
 
 
 def test_the_teacher_gets_no_gradient():
@@ -122,7 +158,7 @@ def test_scores_are_gain_times_cosine():
     np.testing.assert_allclose(jnp.linalg.norm(projected.vectors, axis=-1), 1.0, rtol=1e-6)
     unit = params["directions"] / jnp.linalg.norm(params["directions"], axis=-1, keepdims=True)
     expected = projected.vectors @ unit.T * params["gains"]
-    scores = projected.prototypes.scores(projected.vectors)
+    scores = projected.prototypes.scores(projected.vectors, "float32")
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -138,11 +174,12 @@ def test_gains_are_parameters_only_when_they_are_learned():
 def test_the_sum_of_scores_needs_no_scores(dtype):
     """In bfloat16 to the rounding of float32: sums are taken of what the scores multiply."""
     generator = np.random.default_rng(0)
-    directions = jnp.asarray(generator.normal(size=(COUNT, WIDTH)), dtype)
+    directions = jnp.asarray(generator.normal(size=(COUNT, WIDTH)), jnp.float32)
     prototypes = Prototypes(directions=directions, scale=jnp.arange(1.0, COUNT + 1))
     vectors = jnp.asarray(generator.normal(size=(ROWS, WIDTH)), jnp.float32)
-    expected = prototypes.scores(vectors).sum(axis=0)
-    np.testing.assert_allclose(prototypes.sum_of_scores(vectors), expected, rtol=1e-5, atol=1e-3)
+    expected = prototypes.scores(vectors, dtype).sum(axis=0)
+    total = prototypes.sum_of_scores(vectors, dtype)
+    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_a_zero_vector_has_a_finite_gradient():

@@ -12,11 +12,13 @@ import pytest
 
 from mtv_jax.core import rng
 from mtv_jax.core.fields import BOXES, IMAGE, PHRASES
-from mtv_jax.core.passes import ImageView
+from mtv_jax.core.passes import Features, ImageView
+from mtv_jax.dist.mesh import MeshConfig, make_mesh, put_batch
 from mtv_jax.nn.contrast import blind_loss, normalize
+from mtv_jax.objectives.base import Context, Outputs
 from mtv_jax.objectives.grounding import Grounding, box_iou, grounding_rows
 from mtv_jax.views.batch import BatchSpec, open_batch
-from tests.arch.systems import assert_gradients_close, evaluate, tiny_batch, tiny_model
+from tests.arch.systems import BATCH, assert_gradients_close, evaluate, tiny_batch, tiny_model
 
 SCALARS = {"logit_scale": jnp.log(10.0), "logit_bias": jnp.asarray(-10.0)}
 WHOLE = BatchSpec(
@@ -203,6 +205,47 @@ def test_overflow_drops_the_rarest_phrases_and_is_counted():
     phrases = {"text": _unit(2, 4, seed=1), **columns}
     found = grounding_rows(regions=regions, phrases=phrases, scalars=SCALARS, chunk=8)["found"]
     np.testing.assert_array_equal(found.reshape(2, 4)[:, :3], [[True] * 3, [False, True, True]])
+
+
+@pytest.mark.parametrize("max_phrases", [2, 6])
+def test_loss_and_metrics_of_a_batch(max_phrases):
+    """From what `project` hands over to the number, against all pairs in float64.
+
+    Room for two of three phrases: regions of the rarest are dropped, and counted.
+    """
+    objective = Grounding(name="g", num_heads=2, mlp_dim=8, texts="unique", max_phrases=max_phrases)
+    phrase = np.array([[9, 4, 9, 0], [7, 9, 4, 0], [0, 0, 0, 0]])
+    drawn = np.array([[True, True, True, False], [True, True, True, False], [False] * 4])
+    vector, vocabulary = _unit(3, 4, 8), 3.0 * _unit(10, 8, seed=1)  # texts come as they are
+    columns = objective._columns(jnp.asarray(phrase), jnp.asarray(drawn), 10)
+    texts = vocabulary[jnp.maximum(columns["phrase"], 0)]
+    rows = {"vector": vector, "phrase": phrase, "valid": drawn, "image": np.array([True] * 3)}
+    ctx = Context(
+        student={"grounding_logits": lambda: SCALARS},
+        ema={},
+        feats={objective.text_pass.id: Features(pooled=texts)},
+        batch=None,  # type: ignore[arg-type] - not read
+        slots={},
+        step=jnp.zeros(()),
+        progress=jnp.zeros(()),
+    )
+    out = objective.loss(Outputs(rows=jax.tree.map(jnp.asarray, rows)), ctx)
+    kept = drawn & ((phrase != 7) | (max_phrases > 2))
+    unit = np.asarray(vocabulary) / 3.0
+    expected = _masked_pairs(np.asarray(vector)[kept], unit, phrase[kept], math.log(10), -10)
+    np.testing.assert_allclose(out.loss, expected, rtol=1e-5)
+    assert float(out.metrics["overflow"]) == (1 if max_phrases == 2 else 0)
+    np.testing.assert_allclose(out.metrics["no_region_share"], 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(out.metrics["regions"], 2.0)
+
+
+@pytest.mark.parametrize("name", ["grounding_unique", "grounding_per_region"])
+def test_texts_of_the_batch_on_eight_devices(name):
+    one, mesh = evaluate((name,)), make_mesh(MeshConfig())
+    with jax.set_mesh(mesh):
+        eight = evaluate((name,), put_batch(mesh, BATCH, tiny_batch(tiny_model((name,)))))
+    chex.assert_trees_all_close(one.losses, eight.losses, rtol=1e-5)
+    assert_gradients_close(one.grads, jax.device_get(eight.grads))
 
 
 def test_bias_alone_reaches_the_blind_loss():

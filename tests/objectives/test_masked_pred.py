@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtv_jax.core import rng
+from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Features, Wants
 from mtv_jax.objectives.base import Context
 from mtv_jax.objectives.masked_pred import MaskedPred
@@ -53,6 +54,12 @@ def test_7_the_mask_token_is_put_before_the_position_embedding():
     np.testing.assert_allclose(got[mask], jnp.broadcast_to(expected, (2, 4, 16))[mask], rtol=1e-6)
     clear = model.encoder.image({"image": image}, pixels, wants).embedded
     np.testing.assert_array_equal(got[~mask], clear[~mask])
+
+
+@pytest.mark.parametrize("masked", [0.0, 0.01, 1.0])
+def test_some_patches_are_masked_and_some_are_not(masked):
+    with pytest.raises(UserError, match=r"objectives\.masked_pred\.masked"):
+        _derived(masked)
 
 
 def test_masked_tokens_meet_the_teachers_of_the_same_place():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtv_jax.core.errors import UserError
 from mtv_jax.objectives.base import Context, Outputs
 from mtv_jax.objectives.self_distill import SelfDistill
 from mtv_jax.training.model import Weights
@@ -42,8 +43,8 @@ def _scores(ema):
             pairs = self.pairs(ctx)
             student = ctx.student[self._head](pairs.students)
             teacher = ctx.ema[self._head](pairs.teachers)
-            seen["student"] = student.prototypes.scores(student.vectors)[:, 0]
-            seen["teacher"] = teacher.prototypes.scores(teacher.vectors)[:, 0]
+            seen["student"] = student.prototypes.scores(student.vectors, "float32")[:, 0]
+            seen["teacher"] = teacher.prototypes.scores(teacher.vectors, "float32")[:, 0]
             return super().project(ctx)
 
     spy = Spy(**{f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)})
@@ -97,6 +98,21 @@ def test_the_centre_is_taken_off_the_teacher_and_kept_at_nine_tenths():
     np.testing.assert_allclose(out.metrics["teacher_entropy"], expected, rtol=1e-4)
     moved = 0.9 * np.asarray(centre) + 0.1 * scores["teacher"].mean(axis=0)
     np.testing.assert_allclose(out.slots["centre"], moved, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"teacher_temps": (0.0, 0.07)}, {"centre_momentum": 1.5}])
+def test_temperatures_and_momentum_have_bounds(wrong):
+    with pytest.raises(UserError, match="teacher_temps"):
+        SelfDistill(name=NAME, **wrong)
+
+
+def test_without_a_teacher_it_says_which_rule_is_missing():
+    model, params = tiny_model((NAME,)), tiny_params((NAME,))
+    batch = jax.tree.map(jnp.asarray, tiny_batch(model))
+    for ema, what in (({}, "backbone/image"), ({"backbone": params["backbone"]}, "heads/self_d")):
+        weights = Weights(params=params, ema=ema, frozen=FROZEN)
+        with pytest.raises(UserError, match=f"ema.rules should select {what}"):
+            model.losses(weights, model.init_slots(), batch, jnp.zeros((), jnp.int32))
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(funnel.table(summary))
     if not summary[funnel.WRITTEN]:
-        print("no image has a caption: train on what needs none, such as depth (tasks=depth)")
+        print("no image has a caption: train on what needs none (tasks=ssl, tasks=depth)")
     broken = summary["broken_archives"]
     for source, where in broken.items():
         print(f"{source}: {where}", file=sys.stderr)

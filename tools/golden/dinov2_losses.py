@@ -229,7 +229,7 @@ def _our_layout(prefix: str, weights: Mapping[str, Any]) -> dict[str, np.ndarray
 def _our_head(arrays: Arrays) -> dict[str, np.ndarray]:
     def scores(x: jax.Array, weights: Any) -> jax.Array:
         projected = ProtoHead(**HEAD).apply({"params": weights}, x)
-        return projected.prototypes.scores(projected.vectors)
+        return projected.prototypes.scores(projected.vectors, "float32")
 
     values, pull_back = jax.vjp(scores, jnp.asarray(arrays["head/x"]), _weights(arrays, "student"))
     to_x, to_weights = pull_back(jnp.asarray(arrays["head/cotangent"]))
