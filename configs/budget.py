@@ -56,8 +56,8 @@ class Cost:
     parameters: int
 
 
-# Activations of B/16 are measured; those of L/16 follow width x layers x tokens, its depth head's
-# channels x pixels.
+# Activations of B/16 are measured for vl and depth; those of ssl and ground follow the number of
+# tokens, those of L/16 width x layers x tokens, its depth head's channels x pixels.
 COSTS = {
     "B": {
         "vl": Cost(gflops=139.3, activations=37.5e6, pixels=3, parameters=203_155_970),
