@@ -26,7 +26,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +35,7 @@ from input_pipeline import decode, store
 from input_pipeline.example import Value
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import DEPTH, Field
-from tools.data import parallel
+from tools.data import parallel, sidecars
 from tools.data.depth_values import FORMATS, Quantity, Rejected, read_map, to_label, to_truth
 from tools.data.progress import Progress
 from tools.data.sources import IMAGE_SUFFIXES
@@ -170,22 +169,6 @@ def _list_maps(folder: pathlib.Path) -> list[str]:
     return sorted(names)
 
 
-def _check_new(job: Job, parsed: argparse.Namespace) -> None:
-    """Refuses what cannot be written, before any work."""
-    fields = store.Store.open(job.path).fields
-    if not {"height", "width"} <= set(fields):
-        raise UserError(
-            f"{job.path} has no columns height and width: make it with tools.data.ingest"
-        )
-    if not re.fullmatch(r"\w+_v[0-9]+", job.sidecar, re.ASCII):
-        raise UserError(f"--sidecar {job.sidecar}: want a name and a version, such as depth_v2")
-    if (job.path / f"{job.sidecar}.json").exists() and not parsed.overwrite:
-        raise UserError(
-            f"{job.path} has a sidecar {job.sidecar} already: name another with --sidecar, or "
-            "replace it with --overwrite"
-        )
-
-
 def _check_any(job: Job, report: Report, maps: Sequence[str]) -> None:
     """Refuses a sidecar without a map."""
     if not report.seen:
@@ -204,12 +187,7 @@ def _check_any(job: Job, report: Report, maps: Sequence[str]) -> None:
 
 
 def _commit(job: Job, folder: str, report: Report) -> None:
-    """Moves the shards out of `folder` in place of any old ones; the manifest comes last."""
-    (job.path / f"{job.sidecar}.json").unlink(missing_ok=True)
-    for old in job.path.glob(f"{job.sidecar}-*.tfrecord*"):
-        old.unlink()
-    for name in os.listdir(folder):
-        os.replace(pathlib.Path(folder, name), job.path / name)
+    sidecars.move_in(job.path, job.sidecar, folder)
     provenance: dict[str, Any] = {
         "tool": "tools.data.depth_maps",
         "maps": str(job.maps),
@@ -282,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sidecar=parsed.sidecar or _SIDECARS[parsed.column],
         max_unknown=parsed.max_unknown,
     )
-    _check_new(job, parsed)
+    sidecars.check_new(job.path, job.sidecar, overwrite=parsed.overwrite)
     maps = _list_maps(job.maps)
     with tempfile.TemporaryDirectory(dir=job.path, prefix=f".{job.sidecar}-") as scratch:
         report = _write_shards(job, scratch, parsed.workers)

@@ -27,9 +27,7 @@ malformed one is refused as a whole.
 import argparse
 import dataclasses
 import functools
-import os
 import pathlib
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +38,7 @@ from input_pipeline.example import Value
 from input_pipeline.vocabulary import Vocabulary
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import BOXES, PHRASES, SCORES
-from tools.data import parallel
+from tools.data import parallel, sidecars
 from tools.data.depth_values import Rejected
 from tools.data.progress import Progress
 from tools.data.region_files import Entries, index_entries, row_name
@@ -144,22 +142,6 @@ def _rows(job: Job, entries: Entries, shard: int, report: Report) -> Iterator[Ma
         parallel.count_done(1)
 
 
-def _check_new(job: Job, parsed: argparse.Namespace) -> None:
-    """Refuses what cannot be written, before any work."""
-    fields = store.Store.open(job.path).fields
-    if not {"height", "width"} <= set(fields):
-        raise UserError(
-            f"{job.path} has no columns height and width: make it with tools.data.ingest"
-        )
-    if not re.fullmatch(r"\w+_v[0-9]+", job.sidecar, re.ASCII):
-        raise UserError(f"--sidecar {job.sidecar}: want a name and a version, such as regions_v2")
-    if (job.path / f"{job.sidecar}.json").exists() and not parsed.overwrite:
-        raise UserError(
-            f"{job.path} has a sidecar {job.sidecar} already: name another with --sidecar, or "
-            "replace it with --overwrite"
-        )
-
-
 def _check_any(job: Job, report: Report, entries: Entries) -> None:
     """Refuses a sidecar without a region, and one whose file does not fit the store."""
     if not report.seen:
@@ -189,12 +171,7 @@ def _reasons(findings: Findings) -> str:
 
 
 def _commit(job: Job, folder: str, report: Report) -> None:
-    """Moves the shards out of `folder` in place of any old ones; the manifest comes last."""
-    (job.path / f"{job.sidecar}.json").unlink(missing_ok=True)
-    for old in job.path.glob(f"{job.sidecar}-*.tfrecord*"):
-        old.unlink()
-    for name in os.listdir(folder):
-        os.replace(pathlib.Path(folder, name), job.path / name)
+    sidecars.move_in(job.path, job.sidecar, folder)
     provenance: dict[str, Any] = {
         "tool": "tools.data.regions",
         "regions": str(job.regions),
@@ -267,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits=Limits(parsed.boxes, parsed.min_side, parsed.min_score),
         sidecar=parsed.sidecar,
     )
-    _check_new(job, parsed)
+    sidecars.check_new(job.path, job.sidecar, overwrite=parsed.overwrite)
     with tempfile.TemporaryDirectory(dir=job.path, prefix=f".{job.sidecar}-") as scratch:
         entries, passed_over = index_entries(job.regions, parsed.boxes, pathlib.Path(scratch))
         shards = pathlib.Path(scratch, "shards")

@@ -370,7 +370,7 @@ def test_an_existing_sidecar_is_safe(path, write, capsys):
 @pytest.mark.parametrize("name", ["images", "../regions_v1", "regions"])
 def test_a_name_that_is_no_sidecar(path, write, capsys, name):
     assert _run(path, write(_FITS), "--sidecar", name, "--overwrite") == 2
-    assert "want a name and a version, such as regions_v2" in _error(capsys)
+    assert "want a name and a version, such as depth_v2" in _error(capsys)
     assert _run(path, write(_FITS), "--sidecar", "boxes_v3") == 0
     assert _read(path, "boxes_v3")["a.jpg"]["phrases"] == ["red car"]
 
