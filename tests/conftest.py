@@ -25,6 +25,16 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 assert check_shapes(), "beartype is missing: pip install -r requirements.txt"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _drop_compiled():
+    """Forgets a module's compiled programs: each holds memory maps, of which a process has 65,530.
+
+    Past them XLA dies of a segmentation fault. What is needed again comes from the cache on disk.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Stores and tokenizer of a tiny run, to read from."""
