@@ -36,7 +36,7 @@ quickstart: $(READY)  ## data, training, evaluation, export: minutes on two CPU 
 	$(PY) -m mtv_jax.evaluate --workdir $(RUN)
 	$(PY) -m tools.report --workdir $(RUN)
 
-test: $(READY)  ## tests that need neither PyTorch nor much time (10 to 20 minutes on two cores)
+test: $(READY)  ## tests that need neither PyTorch nor much time (20 to 30 minutes on two cores)
 	$(PY) -m pytest -m "not slow"
 
 $(TORCH): $(READY)
