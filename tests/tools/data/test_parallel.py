@@ -63,6 +63,8 @@ def test_a_dead_worker_is_one_clear_error():
 
 
 _PARENT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 import os, sys, time
 from mtv_jax.core.errors import report_user_errors
 from tools.data import parallel
