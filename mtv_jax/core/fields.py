@@ -25,7 +25,7 @@ class Field:
         resample: interpolation of a raster under a window.
         pad_to: static length of the leading axis of ragged columns and of token ids.
         codec: how the record holds it: "" plain Example lists, else an encoded image.
-        encode: for "str" columns, token ids or an index into the store's phrase vocabulary.
+        encode: for "str" columns, token ids or an index into the mixture's vocabulary.
         unit: physical unit or sign convention, in words ("disparity, large = near").
     """
 

@@ -30,7 +30,7 @@ def pairwise_rows(
         term: maps a chunk of rows [c, …], all columns [B, …] and `shared` to a pytree of
             [c] values.
         rows: pytree of [B, …] arrays, batch-sharded under a mesh.
-        columns: pytree of [B, …] arrays, batch-sharded under a mesh.
+        columns: pytree of [B, …] arrays, batch-sharded under a mesh; {} where rows meet nothing.
         shared: pytree every device holds in full; its gradient is summed over devices.
         chunk: most rows at a time on a device.
 

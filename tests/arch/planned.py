@@ -29,9 +29,7 @@ NORMALS = Field(name="normals", shape="h w 3", dtype="uint8", geometry="vector_r
 SEMSEG = Field(name="semseg", shape="h w", dtype="uint8", geometry="raster", resample="nearest")
 
 CLEAN = Pass(tower="image", view="global_crop")
-TEACHER = Pass(tower="image", view="global_crop", who="ema")
 CAPTIONS = Pass(tower="text", view="caption")
-PROTOTYPES = 8
 
 
 def per_sample(x: Shaped[Array, "b ..."]) -> Float[Array, " b"]:
