@@ -56,20 +56,20 @@ class Cost:
     parameters: int
 
 
-# Activations of B/16 are measured for vl and depth; those of ssl and ground follow the number of
-# tokens, those of L/16 width x layers x tokens, its depth head's channels x pixels.
+# Activations of B/16 are what the compiler plans for a TPU v5e (docs/performance.md); those of L/16
+# follow width x layers x tokens, its depth head's channels x pixels.
 COSTS = {
     "B": {
-        "vl": Cost(gflops=139.3, activations=37.5e6, pixels=3, parameters=203_155_970),
-        "ssl": Cost(gflops=265.8, activations=61e6, pixels=0, parameters=29_435_136),
-        "ground": Cost(gflops=10.7, activations=2e6, pixels=0, parameters=7_090_178),
-        "depth": Cost(gflops=69.0, activations=60e6, pixels=2, parameters=10_595_137),
+        "vl": Cost(gflops=139.3, activations=67e6, pixels=3, parameters=203_155_970),
+        "ssl": Cost(gflops=265.8, activations=169e6, pixels=0, parameters=29_435_136),
+        "ground": Cost(gflops=10.7, activations=11e6, pixels=0, parameters=7_090_178),
+        "depth": Cost(gflops=69.0, activations=73e6, pixels=2, parameters=10_595_137),
     },
     "L": {
-        "vl": Cost(gflops=604.9, activations=130.6e6, pixels=3, parameters=652_150_786),
-        "ssl": Cost(gflops=1060.9, activations=212e6, pixels=0, parameters=30_483_968),
-        "ground": Cost(gflops=16.0, activations=7e6, pixels=0, parameters=12_599_298),
-        "depth": Cost(gflops=332.4, activations=156.7e6, pixels=2, parameters=29_766_849),
+        "vl": Cost(gflops=604.9, activations=233e6, pixels=3, parameters=652_150_786),
+        "ssl": Cost(gflops=1060.9, activations=516e6, pixels=0, parameters=30_483_968),
+        "ground": Cost(gflops=16.0, activations=38e6, pixels=0, parameters=12_599_298),
+        "depth": Cost(gflops=332.4, activations=190e6, pixels=2, parameters=29_766_849),
     },
 }
 
@@ -78,7 +78,7 @@ _UTILISATION = 0.3  # of the peak, until `rate=` says what was measured
 _GPU_MEMORY, _TPU_MEMORY = 0.7, 0.8
 _FEWEST_UPDATES = 20_000  # a batch is halved to reach them
 _SMALLEST_BATCH = 512
-_USEFUL_MICRO_BATCH = 32  # smaller ones leave a chip idle
+_USEFUL_MICRO_BATCH = 16  # smaller ones leave a chip idle
 _LEAST_STEPS = 1000
 _BATCHES_HELD = 4  # the loop keeps three on a chip; one more is cut into micro-batches
 
