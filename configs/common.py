@@ -90,9 +90,12 @@ def store(path: str, **kwargs: Any) -> dict[str, Any]:
     return dict(path=path, **{**defaults, **kwargs})
 
 
-def eval_data(path: str, *, selection: str = "", sidecars: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What every evaluator reads, every field present."""
-    return dict(store=path, selection=selection, sidecars=sidecars)
+def eval_data(
+    path: str, *, selection: str = "", sidecars: tuple[str, ...] = (), limit: int = 0
+) -> dict[str, Any]:
+    """Rows of a store as an evaluator reads them, every field present."""
+    kind = "input_pipeline.eval_set:EvalSet"
+    return dict(type=kind, store=path, selection=selection, sidecars=sidecars, limit=limit)
 
 
 def sidecars(tasks: str) -> tuple[str, ...]:

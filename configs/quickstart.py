@@ -74,21 +74,29 @@ def _scenes(data: str, tasks: str) -> dict[str, Any]:
         evals["zeroshot"] = dict(
             type="mtv_jax.evaluators.zeroshot:ZeroShot",
             every=0,
-            **heldout,
-            limit=0,
+            data=heldout,
             prompts=prompts,
+            prompt_list="",
         )
         evals["retrieval"] = _retrieval(heldout, gallery=500)
+    if {"vl", "ssl"} & set(names):  # they train the pooled vector
+        evals["knn"] = dict(
+            type="mtv_jax.evaluators.knn:Knn",
+            every=0,
+            data=heldout,
+            train=common.eval_data(f"{data}/train", limit=2000),
+            neighbours=(10, 20),
+            temperature=0.07,
+        )
     if "depth" in names:
         depth = dict(
             every=0,
-            **common.eval_data(f"{data}/test", sidecars=("scene_v1",)),
+            data=common.eval_data(f"{data}/test", sidecars=("scene_v1",)),
             truth="metric_depth",
             truth_is="depth",
-            train=dict(
-                store=f"{data}/train", selection="", sidecars=(common.DEPTH_SIDECAR,), limit=2000
-            ),
+            train=common.eval_data(f"{data}/train", sidecars=(common.DEPTH_SIDECAR,), limit=2000),
             label="depth",
+            farthest=0.0,
         )
         module = "mtv_jax.evaluators.relative_depth"
         evals["depth"] = dict(type=f"{module}:HeadDepth", **depth, objective="depth")
@@ -104,8 +112,15 @@ def _own(store: str, tasks: str) -> dict[str, Any]:
 
 
 def _retrieval(heldout: dict[str, Any], *, gallery: int) -> dict[str, Any]:
-    return dict(type="mtv_jax.evaluators.retrieval:Retrieval", every=0, **heldout, gallery=gallery)
+    return dict(
+        type="mtv_jax.evaluators.retrieval:Retrieval",
+        every=0,
+        data=heldout,
+        gallery=gallery,
+        captions=1,
+        distinct=True,
+    )
 
 
 def _heldout(heldout: dict[str, Any]) -> dict[str, Any]:
-    return dict(type="mtv_jax.evaluators.heldout:HeldoutLoss", every=400, **heldout, batches=4)
+    return dict(type="mtv_jax.evaluators.heldout:HeldoutLoss", every=400, data=heldout, batches=4)

@@ -105,11 +105,6 @@ def to_canvas(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def resize_for_eval(image: np.ndarray, size: int) -> np.ndarray:
-    """The exported preprocessing: Pillow's antialiased bicubic squash to uint8 [size, size, 3]."""
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
-
-
 def resize_map(raster: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A one-channel map as float32 of (height, width) `size`: bilinear, area means to shrink."""
     height, width = size

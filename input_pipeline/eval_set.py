@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What evaluators read: rows of a store, in store order, straight from the files."""
+"""Rows of a store as evaluators read them: in store order, straight from the files."""
 
 import dataclasses
 import functools
@@ -7,16 +7,17 @@ import logging
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Int64, UInt8, UInt16
 
 from input_pipeline import decode
+from input_pipeline.eval_data import EvalData
 from input_pipeline.store import Store
 from input_pipeline.tfrecord import RecordError
 from mtv_jax.core.errors import UserError, closest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalSet:
+class EvalSet(EvalData):
     """Some rows of a store; equal sets share their features.
 
     Attributes:
@@ -40,11 +41,7 @@ class EvalSet:
         return len(self._opened[1])
 
     def open(self) -> None:
-        """Opens the files now.
-
-        Raises:
-            UserError: no such store, sidecar or selection, or one without rows.
-        """
+        """Raises a `UserError`: no such store, sidecar or selection, or one without rows."""
         if not len(self):
             raise UserError(f"the evaluation store {self} has no rows")
 
@@ -68,11 +65,41 @@ class EvalSet:
         store, rows = self._opened
         return [_read(store, row, name) for row in rows]
 
-    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The stored image of the set's row number `index`; black, and logged, if damaged.
+    def labels(self) -> Int64[np.ndarray, " b"]:
+        """The true classes, the column `class_id`.
 
-        A set has the same rows on every process and for every model, whatever is wrong with one.
+        Raises:
+            UserError: the store lacks the column, or a row does.
         """
+        values = self.column("class_id")
+        if missing := sum(value is None for value in values):
+            raise UserError(f"{missing} images of the store {self} have no class_id")
+        return np.asarray([value[0] for value in values], np.int64)
+
+    def class_names(self) -> list[str]:
+        """Names of the classes, in label order.
+
+        Raises:
+            UserError: the store's manifest names none.
+        """
+        classes = self.provenance.get("classes")
+        if not classes:
+            raise UserError(
+                f"the store {self.store} names no classes in its manifest (provenance.classes); "
+                "classification needs a labelled store"
+            )
+        return [c["name"] if isinstance(c, dict) else c for c in classes]
+
+    def captions(self) -> list[tuple[str, ...]]:
+        """One caption an image, or none.
+
+        Raises:
+            UserError: the store lacks the column `caption`.
+        """
+        return [(value[0].decode(),) if value else () for value in self.column("caption")]
+
+    def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The stored image of the set's row number `index`; black, and logged, if damaged."""
         store, rows = self._opened
         try:
             return decode.decode_image(_read(store, rows[index], "image")[0])

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from input_pipeline.data import Data
 from input_pipeline.eval_set import EvalSet
+from input_pipeline.image_spec import SIGLIP_IMAGES
 from input_pipeline.loader import InputConfig, LocalRows
 from input_pipeline.records import sample_shapes
 from input_pipeline.tokenizer import Tokenizer
@@ -36,6 +37,7 @@ from mtv_jax.dist.mesh import (
     replicated,
 )
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
+from mtv_jax.interop.preprocessing import preprocessing_spec
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import LossOut, Objective
 from mtv_jax.training import consistency, memory
@@ -177,9 +179,9 @@ class System:
         return tokenizer
 
     @property
-    def tokenizer_hash(self) -> str:
-        """Names the tokenizer; "" without one."""
-        return self.tokenizer.sha256 if self.tokenizer else ""
+    def preprocessing(self) -> dict[str, Any]:
+        """What happens to images and texts before the towers, outside of training."""
+        return preprocessing_spec(self.model.encoder, SIGLIP_IMAGES, self.tokenizer)
 
     @functools.cached_property
     def abstract_batch(self) -> dict[str, Any]:

@@ -84,12 +84,16 @@ def _exported(
 
     trusted = tuple(cli.TRUST_ROOT.value)
     trained = load_folder(model, trusted=trusted)
+    if trained.report:
+        print(trained.report, flush=True)
     evaluators = tuple(named_objects("evals", config["evals"], trusted))
     subject = EvalModel(
         encoder=trained.encoder,
         params=trained.params,
         objectives=trained.objectives,
         tokenizer=trained.tokenizer,
+        images=trained.images,
+        pools=trained.pools,
     )
     context = EvalContext(subject, make_mesh(MeshConfig()))
     return evaluators, context, {"model": model, "provenance": dict(trained.provenance)}

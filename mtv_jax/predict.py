@@ -104,17 +104,16 @@ def pictures(
 ) -> Iterator[tuple[pathlib.Path, Image.Image]]:
     """A picture of every file that can be read; the others are named on stderr."""
     from mtv_jax.core.passes import Wants, wanted
-    from mtv_jax.interop.preprocessing import squash, to_pixels
 
     components: Components | None = None
     for start in range(0, len(paths), _BATCH):
         images = _read(paths[start : start + _BATCH])
         if not images:
             continue
-        squashed = squash([*images.values()], model.encoder.image_size)
+        squashed = model.squash([*images.values()])
         # Padded: every batch is one shape, compiled once.
         padded = np.resize(squashed, (min(_BATCH, len(paths)), *squashed.shape[1:]))
-        features = model.encode_image(to_pixels(padded), Wants(tokens=True, pooled=True))
+        features = model.encode_image(model.images.pixels(padded), Wants(tokens=True, pooled=True))
         tokens, pooled = (np.asarray(wanted(f)) for f in (features.tokens, features.pooled))
         components = components or Components.of(tokens[: len(images)])
         maps = model.maps([*padded])

@@ -66,7 +66,7 @@ def train(system: "System", workdir: pathlib.Path) -> int:
 
     start = _warm_start(system, workdir)
     system.open_data()
-    meaning = rundir.Meaning(config=system.config, tokenizer=system.tokenizer_hash)
+    meaning = rundir.Meaning(config=system.config, preprocessing=system.preprocessing)
     rundir.open_rundir(workdir, meaning, allow_changed=_ALLOW.value)
     cli.log_to(workdir / "logs" / f"host{jax.process_index()}.txt")
     saver = Checkpointer(workdir, system.checkpoint)
@@ -96,9 +96,10 @@ def _warm_start(system: "System", workdir: pathlib.Path) -> "WarmStart | None":
 
     if not system.init.source or steps_in(workdir):
         return None
-    source = read_source(system.init, system.tokenizer_hash, trusted=tuple(cli.TRUST_ROOT.value))
+    trusted = tuple(cli.TRUST_ROOT.value)
+    source = read_source(system.init, system.preprocessing, trusted=trusted)
     start = fit(source.title, source.params, system.abstract_state.params)
-    print(start.summary(), flush=True)
+    print(*source.report, start.summary(), sep="\n", flush=True)
     return start
 
 

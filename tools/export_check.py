@@ -55,7 +55,6 @@ def check(directory: pathlib.Path) -> dict[str, Any]:
         UserError: no complete export there.
     """
     from mtv_jax.interop import golden, load
-    from mtv_jax.interop.preprocessing import to_pixels
     from mtv_jax.interop.save import TOLERANCE
 
     trained = load(directory)
@@ -67,8 +66,9 @@ def check(directory: pathlib.Path) -> dict[str, Any]:
             f"{directory} has no readable {golden.FILE} ({error}); export the run again"
         ) from error
     ours = golden.golden_outputs(trained, arrays)
-    theirs, misfits = _run_transformers(directory, to_pixels(arrays["resized"]), arrays.get("ids"))
-    preprocessing = _compare_preprocessing(directory, arrays)
+    pixels = trained.images.pixels(arrays["resized"])
+    theirs, misfits = _run_transformers(directory, pixels, arrays.get("ids"))
+    preprocessing = _compare_preprocessing(directory, arrays, pixels)
     model = _largest_differences(ours, theirs)
     reproduced = _largest_differences(ours, {name: arrays[name] for name in ours})
     agree = all(d <= TOLERANCE for d in (*model.values(), *reproduced.values()))
@@ -120,14 +120,11 @@ def _run_transformers(
 
 
 def _compare_preprocessing(
-    directory: pathlib.Path, arrays: Mapping[str, np.ndarray]
+    directory: pathlib.Path, arrays: Mapping[str, np.ndarray], pixels: np.ndarray
 ) -> dict[str, Any]:
     """Transformers' processors on the raw golden inputs against our pixels and ids."""
     from transformers import AutoImageProcessor, AutoTokenizer
 
-    from mtv_jax.interop.preprocessing import to_pixels
-
-    pixels = to_pixels(arrays["resized"])
     images = [arrays[f"image_{index}"] for index in range(len(pixels))]
     batch = AutoImageProcessor.from_pretrained(directory)(images, return_tensors="np")
     theirs = batch["pixel_values"].transpose(0, 2, 3, 1)

@@ -73,7 +73,6 @@ def extract(
 ) -> dict[str, np.ndarray]:
     """The arrays of the output file, in the order of `files`."""
     from mtv_jax.core.passes import Wants
-    from mtv_jax.interop.preprocessing import to_pixels
 
     size, wants = encoder.encoder.image_size, Wants(pooled=True, tokens=tokens)
     names: list[str] = []
@@ -83,13 +82,15 @@ def extract(
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for start in range(0, len(files), batch):
             chunk = list(files)[start : start + batch]
-            images = dict(zip(chunk, pool.map(lambda n: _read(files[n], size), chunk), strict=True))
+            images = dict(
+                zip(chunk, pool.map(lambda n: _read(encoder, files[n]), chunk), strict=True)
+            )
             good = {name: image for name, image in images.items() if image is not None}
             unreadable += [name for name in chunk if name not in good]
             if good:
                 # Padded: every batch is one shape, compiled once.
                 rows = np.resize(np.stack([*good.values()]), (batch, size, size, 3))
-                features = encoder.encode_image(to_pixels(rows), wants)
+                features = encoder.encode_image(encoder.images.pixels(rows), wants)
                 names += good
                 pooled.append(np.asarray(features.pooled)[: len(good)])
                 if tokens:
@@ -104,12 +105,10 @@ def extract(
     return arrays | {"unreadable": np.array(unreadable, dtype=str)}
 
 
-def _read(path: pathlib.Path, size: int) -> np.ndarray | None:
+def _read(encoder: "TrainedEncoder", path: pathlib.Path) -> np.ndarray | None:
     """The squashed image, or None (and a line on stderr) if the file cannot be read."""
-    from mtv_jax.interop.preprocessing import squash
-
     try:
-        return squash([path], size)[0]
+        return encoder.squash([path])[0]
     except (OSError, ValueError) as error:
         print(f"skipped {path}: {error}", file=sys.stderr)
         return None

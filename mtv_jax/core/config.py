@@ -75,13 +75,20 @@ def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+def build(
+    cls: type[T],
+    values: Mapping[str, Any],
+    where: str,
+    *,
+    trusted: Iterable[str] = TRUSTED_ROOTS,
+) -> T:
     """An instance of the frozen dataclass `cls`, its keys and types checked.
 
     Args:
         cls: the receiving dataclass.
         values: keyword arguments; lists become tuples where the field is a tuple.
         where: the config path, for messages; "" at the top.
+        trusted: package roots of objects that a value may name by its `type`.
 
     Raises:
         UserError: an unknown or missing key, a value of another type, or one below its least.
@@ -96,7 +103,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         required = field.default is dataclasses.MISSING
         if required and field.default_factory is dataclasses.MISSING and name not in values:
             raise UserError(f"config lacks {prefix}{name}; set --config.{prefix}{name}=…")
-    converted = {k: _convert(v, hints[k], f"{prefix}{k}") for k, v in values.items()}
+    converted = {k: _convert(v, hints[k], f"{prefix}{k}", trusted) for k, v in values.items()}
     for name, value in converted.items():
         least = known[name].metadata.get("least")
         if least is not None and value < least:
@@ -137,7 +144,7 @@ def resolve(
         raise UserError(
             f"{where}.type: {module_name} has no class {class_name!r}{closest(class_name, classes)}"
         )
-    return build(cls, {**values, **extra}, where)
+    return build(cls, {**values, **extra}, where, trusted=trusted)
 
 
 def spec_of(instance: Any) -> dict[str, Any]:
@@ -147,13 +154,13 @@ def spec_of(instance: Any) -> dict[str, Any]:
     return {"type": f"{cls.__module__}:{cls.__qualname__}", **plain(values)}
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _convert(value: Any, hint: Any, where: str, trusted: Iterable[str]) -> Any:
     """`value` as the annotated type, or a `UserError`."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         for option in typing.get_args(hint):
             try:
-                return _convert(value, option, where)
+                return _convert(value, option, where, trusted)
             except UserError:
                 continue
     elif origin is tuple and isinstance(value, list | tuple):
@@ -161,7 +168,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         repeated = len(inner) == 2 and inner[1] is Ellipsis
         if repeated or len(inner) == len(value):
             hints = (inner[0],) * len(value) if repeated else inner
-            return tuple(_convert(v, h, where) for v, h in zip(value, hints, strict=True))
+            return tuple(_convert(v, h, where, trusted) for v, h in zip(value, hints, strict=True))
     elif origin is typing.Literal:
         if value in typing.get_args(hint):
             return value
@@ -173,8 +180,12 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return value
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    elif isinstance(hint, type) and isinstance(value, Mapping) and "type" in value:
+        found = resolve(value, where, trusted=trusted)
+        if isinstance(found, hint):
+            return found
     elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return build(hint, value, where)
+        return build(hint, value, where, trusted=trusted)
     raise UserError(f"{where} = {value!r} should be {getattr(hint, '__name__', hint)}")
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from input_pipeline import decode
+from input_pipeline.eval_data import EvalData
 from input_pipeline.eval_set import EvalSet
+from input_pipeline.image_spec import SIGLIP_IMAGES, ImageSpec
 from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core.passes import Features, Wants
 from mtv_jax.dist.mesh import local_rows, put_batch, replicated
@@ -39,21 +40,12 @@ class Evaluator(abc.ABC):
     Attributes:
         name: its key in the config; prefixes its numbers.
         every: steps between runs in the training loop; 0 runs it at the end only.
-        store: path of the store it reads.
-        selection: name of a selection file of that store; "" for all rows.
-        sidecars: labels to open beside the store's base shards.
+        data: what it reads.
     """
 
     name: str
     every: int = 0
-    store: str
-    selection: str = ""
-    sidecars: tuple[str, ...] = ()
-
-    @property
-    def data(self) -> EvalSet:
-        """What it reads."""
-        return EvalSet(store=self.store, selection=self.selection, sidecars=tuple(self.sidecars))
+    data: EvalData
 
     def check(self, columns: Collection[str]) -> None:
         """Called before a run starts: what cannot be measured at its end shall fail now.
@@ -87,6 +79,8 @@ class EvalModel:
         objectives: those it was trained with, by name, as far as they are known.
         tokenizer: for texts; None for a model without a text tower.
         losses: `(data, batches)` → every objective's losses, when the model has all its heads.
+        images: what its image tower reads.
+        pools: whether its pooled vectors were trained.
     """
 
     encoder: Encoder
@@ -94,6 +88,12 @@ class EvalModel:
     objectives: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
     tokenizer: Tokenizer | None = None
     losses: HeldoutLosses | None = None
+    images: ImageSpec = SIGLIP_IMAGES
+    pools: bool = True
+
+    def lacks_pooled(self) -> str:
+        """Why pooled vectors mean nothing; "" when they do."""
+        return "" if self.pools else "the model's pooled vectors were not trained"
 
     def lacks_text(self) -> str:
         """Why texts cannot be embedded; "" when they can."""
@@ -126,11 +126,11 @@ class EvalContext:
         poll: Callable[[], None] = lambda: None,
     ):
         self.model, self.poll = model, poll
-        self._mesh = mesh
+        self.mesh = mesh
         self._batch_size = batch_size
         self._memo: dict[tuple, Any] = {}
 
-    def image_features(self, data: EvalSet) -> Float[np.ndarray, "b d"]:
+    def image_features(self, data: EvalData) -> Float[np.ndarray, "b d"]:
         """Unit pooled vectors of a set's images, float32; embedded once."""
 
         def embed(params: PyTree, pixels: Array) -> Array:
@@ -138,7 +138,7 @@ class EvalContext:
 
         return self._remember(("pooled", data), lambda: self._all(embed, data))
 
-    def maps(self, data: EvalSet, objective: str) -> dict[str, Float[np.ndarray, "b h w *c"]]:
+    def maps(self, data: EvalData, objective: str) -> dict[str, Float[np.ndarray, "b h w *c"]]:
         """An objective's predictions for whole images, `image_size` square; made once."""
         head = self.model.objectives[objective]
 
@@ -149,13 +149,24 @@ class EvalContext:
             ("maps", data, objective), lambda: self._all(draw, data, batch_size=_DENSE_BATCH)
         )
 
-    def batches(self, data: EvalSet, wants: Wants) -> Iterator[Features]:
-        """Features of a set's images in order, a batch at a time, as numpy; nothing is kept."""
+    def batches(
+        self, data: EvalData, wants: Wants, *, size: int = 0, batch_size: int | None = None
+    ) -> Iterator[Features]:
+        """Features of a set's images in order, a batch at a time, as numpy; nothing is kept.
+
+        Args:
+            data: the images.
+            wants: which features.
+            size: side in pixels, a multiple of the patch size; 0 is the model's own.
+            batch_size: most images at a time.
+        """
 
         def embed(params: PyTree, pixels: Array) -> Features:
             return self.model.encoder.image(params["backbone"], pixels, wants)
 
-        return self._map(self._on_images(embed), self._reader(data), len(data))
+        reader = self._reader(data, size or self.model.encoder.image_size)
+        compiled = self._remember(("batches", wants), lambda: self._on_images(embed))
+        return self._map(compiled, reader, len(data), batch_size)
 
     def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]:
         """Unit pooled vectors of texts, float32."""
@@ -169,14 +180,14 @@ class EvalContext:
             self._memo[key] = make()
         return self._memo[key]
 
-    def _all(self, fn: Callable, data: EvalSet, *, batch_size: int | None = None) -> Any:
+    def _all(self, fn: Callable, data: EvalData, *, batch_size: int | None = None) -> Any:
         """`fn(params, pixels)` over a whole set."""
-        parts = self._map(self._on_images(fn), self._reader(data), len(data), batch_size)
+        reader = self._reader(data, self.model.encoder.image_size)
+        parts = self._map(self._on_images(fn), reader, len(data), batch_size)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
-    def _reader(self, data: EvalSet) -> Callable[[int], np.ndarray]:
-        side = self.model.encoder.image_size
-        return lambda row: decode.resize_for_eval(data.image(row), side)
+    def _reader(self, data: EvalData, side: int) -> Callable[[int], np.ndarray]:
+        return lambda row: self.model.images.squash(data.image(row), side)
 
     def _map(
         self,
@@ -187,13 +198,13 @@ class EvalContext:
     ) -> Iterator[Any]:
         """`fn` over rows 0 … count-1 in padded batches; the padding is cut off again."""
         wanted = min(batch_size or self._batch_size, self._batch_size)
-        size = -(-wanted // self._mesh.size) * self._mesh.size
-        rows = local_rows(self._mesh, size)
+        size = -(-wanted // self.mesh.size) * self.mesh.size
+        rows = local_rows(self.mesh, size)
         for start in range(0, count, size):
             self.poll()
             mine = [read(min(start + row, count - 1)) for row in rows]
-            batch = put_batch(self._mesh, size, {"x": np.stack(mine)})["x"]
-            with jax.set_mesh(self._mesh):
+            batch = put_batch(self.mesh, size, {"x": np.stack(mine)})["x"]
+            with jax.set_mesh(self.mesh):
                 out = fn(self.model.params, batch)
             yield jax.tree.map(functools.partial(_first, count - start), out)
 
@@ -201,16 +212,16 @@ class EvalContext:
         """`fn` compiled for uint8 images."""
 
         def run(params: PyTree, images: Array) -> Any:
-            return fn(params, images.astype(jnp.float32) / 127.5 - 1.0)
+            return fn(params, self.model.images.pixels(images))
 
-        return jax.jit(run, out_shardings=replicated(self._mesh))
+        return jax.jit(run, out_shardings=replicated(self.mesh))
 
     @functools.cached_property
     def _text_fn(self) -> Callable:
         def embed(params: PyTree, ids: Array) -> Array:
             return _unit(self.model.encoder.text(params["backbone"], ids, _POOLED).pooled)
 
-        return jax.jit(embed, out_shardings=replicated(self._mesh))
+        return jax.jit(embed, out_shardings=replicated(self.mesh))
 
 
 def _first(count: int, rows: Array) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from input_pipeline.eval_set import EvalSet
 from mtv_jax.core.config import at_least
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
 
@@ -19,9 +20,11 @@ class HeldoutLoss(Evaluator):
     """Mean losses over some batches, drawn, cut and masked as training would.
 
     Attributes:
+        data: rows of a store: whatever training reads.
         batches: batches averaged.
     """
 
+    data: EvalSet
     batches: int = at_least(1, 4)
 
     def check(self, columns: Collection[str]) -> None:

@@ -5,21 +5,23 @@ For predicted disparity d and true inverse depth y = 1 / g of an image, over its
 
     a, b = argmin Σ (a d + b - y)²,      AbsRel = mean |a d + b - y| / y
 
-in disparity space, as the authors of Depth Anything compute it (as in MTV table 6, without the
-crops and ranges of its data sets). The scale of g does not matter. The chance level is that of one
-map for all images, the mean over a training set.
+in disparity space, as the authors of Depth Anything compute it (MTV table 6; crops and ranges are
+the data's). The scale of g does not matter. In depth space, for comparison: mean |z - g| / g with
+z = 1 / max(a d + b, 1 / farthest) and the same a, b. The chance level is that of one map for all
+images, the mean over a training set.
 """
 
 import abc
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from input_pipeline.decode import resize_map
-from input_pipeline.eval_set import EvalSet
+from input_pipeline.eval_data import EvalData
 from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Wants, wanted
@@ -35,43 +37,48 @@ class RelativeDepth(Evaluator):
     Attributes:
         truth: column of the true map, 0 where it is unknown; an image without one is left out.
         truth_is: "depth" (any unit) or "disparity".
-        train: images with the column `label`; their mean map is the chance level.
+        train: images with the column `label`; their mean map is the chance level. None: no chance.
         label: column of disparities in `train`.
+        farthest: in the truth's unit; 0 leaves out the error in depth space.
     """
 
     truth: str = "metric_depth"
     truth_is: Literal["depth", "disparity"] = "depth"
-    train: EvalSet
+    train: EvalData | None
     label: str = "depth"
+    farthest: float = at_least(0.0, 0.0)
 
     def check(self, columns: Collection[str]) -> None:
         super().check(columns)
         self.data.require(self.truth)
-        self.train.open()
-        self.train.require(self.label)
-        for data, column in ((self.data, self.truth), (self.train, self.label)):
-            if not any(data.raster(row, column).any() for row in range(len(data))):
-                raise UserError(f"no row of {data} has a map in its column {column!r}")
+        if self.train is not None:
+            self.train.open()
+            self.train.require(self.label)
+            _require_maps(self.train, self.label)
+        _require_maps(self.data, self.truth)
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
-        errors = self.errors(self.predictions(ctx))
-        prior = self.mean_map(ctx.model.encoder.image_size)
-        blind = self.errors([prior] * len(self.data))
-        return {
-            "absrel": float(np.nanmean(errors)),
-            "absrel/chance": float(np.nanmean(blind)),
-            "images": float(np.isfinite(blind).sum()),
-        }
+        predictions = list(self.predictions(ctx))
+        errors = self.errors(predictions)
+        numbers = {"absrel": _mean(errors), "images": float((~np.isnan(errors)).sum())}
+        if self.farthest:
+            in_depth = functools.partial(absrel_of_depth, farthest=self.farthest)
+            numbers["absrel_depth"] = _mean(self.errors(predictions, in_depth))
+        if self.train is not None:
+            prior = mean_map(self.train, self.label, ctx.model.encoder.image_size)
+            numbers["absrel/chance"] = _mean(self.errors([prior] * len(self.data)))
+        return numbers
 
     @abc.abstractmethod
     def predictions(self, ctx: EvalContext) -> Iterable[Map]:
         """Predicted disparities, one map an image of `data`, of any size."""
 
-    def errors(self, predictions: Iterable[Map]) -> Float[np.ndarray, " b"]:
-        """AbsRel of every image; NaN for one without truth."""
-        return np.asarray(
-            [absrel(d, y) for d, y in zip(predictions, self.truths(), strict=True)], np.float64
-        )
+    def errors(
+        self, predictions: Iterable[Map], score: Callable[[Map, Map], float] | None = None
+    ) -> Float[np.ndarray, " b"]:
+        """AbsRel of every image, in disparity space unless told otherwise; NaN without truth."""
+        pairs = zip(predictions, self.truths(), strict=True)
+        return np.asarray([(score or absrel)(d, y) for d, y in pairs], np.float64)
 
     def truths(self) -> Iterator[Map]:
         """True inverse depths, 0 where unknown."""
@@ -84,13 +91,6 @@ class RelativeDepth(Evaluator):
             return np.divide(1.0, raster, out=np.zeros_like(raster), where=raster > 0)
         return raster
 
-    def mean_map(self, size: int) -> Map:
-        """Mean disparity of every pixel over `train`, [size, size]."""
-        total = np.zeros((size, size))
-        for row in range(len(self.train)):
-            total += resize_map(self.train.raster(row, self.label), (size, size))
-        return total / len(self.train)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadDepth(RelativeDepth):
@@ -100,6 +100,7 @@ class HeadDepth(RelativeDepth):
         objective: name of the objective; it predicts a map "disparity".
     """
 
+    train: EvalData | None = None
     objective: str = "depth"
 
     def unavailable(self, model: EvalModel) -> str:
@@ -122,6 +123,7 @@ class LinearDepth(RelativeDepth):
         ridge: penalty, as a share of the features' mean variance.
     """
 
+    train: EvalData
     ridge: float = at_least(0.0, 1e-3)
 
     def predictions(self, ctx: EvalContext) -> Iterator[Map]:
@@ -191,7 +193,7 @@ class _Fit:
     mean_labels: Float[np.ndarray, " n"]
 
 
-def _patch_features(ctx: EvalContext, data: EvalSet) -> Iterator[Float[np.ndarray, "b n f"]]:
+def _patch_features(ctx: EvalContext, data: EvalData) -> Iterator[Float[np.ndarray, "b n f"]]:
     """Patch tokens beside the pooled vector, float32, a batch at a time."""
     for features in ctx.batches(data, Wants(tokens=True, pooled=True)):
         tokens, pooled = (wanted(f).astype(np.float32) for f in (features.tokens, features.pooled))
@@ -211,14 +213,48 @@ def absrel(prediction: Map, truth: Map) -> float:
         prediction: disparity of any size; resized to the truth's.
         truth: inverse depth; 0 where it is unknown.
     """
+    fit = _fit_to(prediction, truth)
+    if not isinstance(fit, np.ndarray):
+        return fit
+    y = truth[truth > 0]
+    return float(np.mean(np.abs(fit - y) / y))
+
+
+def absrel_of_depth(prediction: Map, truth: Map, *, farthest: float) -> float:
+    """The same in depth space, the fit still being of disparities."""
+    fit = _fit_to(prediction, truth)
+    if not isinstance(fit, np.ndarray):
+        return fit
+    g = 1 / truth[truth > 0]
+    return float(np.mean(np.abs(1 / np.maximum(fit, 1 / farthest) - g) / g))
+
+
+def mean_map(data: EvalData, label: str, size: int) -> Map:
+    """Mean of a set's maps at every pixel, [size, size]."""
+    total = np.zeros((size, size))
+    for row in range(len(data)):
+        total += resize_map(data.raster(row, label), (size, size))
+    return total / len(data)
+
+
+def _require_maps(data: EvalData, column: str) -> None:
+    if not any(data.raster(row, column).any() for row in range(len(data))):
+        raise UserError(f"no row of {data} has a map in its column {column!r}")
+
+
+def _mean(errors: Float[np.ndarray, " b"]) -> float:
+    return float(np.nanmean(errors))
+
+
+def _fit_to(prediction: Map, truth: Map) -> Float[np.ndarray, " n"] | float:
+    """The fitted disparities of known pixels, or what the error is without them."""
     known = truth > 0
     if known.sum() < 2:
         return float("nan")
     resized = resize_map(prediction, truth.shape)[known]
     if not np.isfinite(resized).all():
         return float("inf")
-    d, y = aligned(resized, truth[known]), truth[known]
-    return float(np.mean(np.abs(d - y) / y))
+    return aligned(resized, truth[known])
 
 
 def aligned(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

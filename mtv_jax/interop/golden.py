@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from mtv_jax.core.passes import Wants
-from mtv_jax.interop.preprocessing import squash, to_pixels
 from mtv_jax.interop.trained import TrainedEncoder, match_logits, unit
 
 FILE = "golden.npz"
@@ -49,7 +48,7 @@ def golden_arrays(trained: TrainedEncoder) -> dict[str, np.ndarray]:
     """
     images = golden_images()
     arrays = {f"image_{index}": image for index, image in enumerate(images)}
-    arrays["resized"] = squash(images, trained.encoder.image_size)
+    arrays["resized"] = trained.squash(images)
     if trained.tokenizer:
         arrays["texts"] = np.array(TEXTS)
         arrays["ids"] = np.stack([trained.tokenizer.encode(text) for text in TEXTS])
@@ -62,7 +61,7 @@ def golden_outputs(
     """Outputs on "resized" and "ids" in float32, under the names that transformers gives them."""
     exact = dataclasses.replace(trained.encoder, dtype="float32", attn_impl="xla")
     trained = dataclasses.replace(trained, encoder=exact)
-    wants, pixels = Wants(pooled=True), to_pixels(inputs["resized"])
+    wants, pixels = Wants(pooled=True), trained.images.pixels(inputs["resized"])
     with jax.default_matmul_precision("highest"):
         image = unit(np.asarray(trained.encode_image(pixels, wants).pooled))
         outputs = {"image_embeds": image, **trained.maps([*inputs["resized"]])}

@@ -6,31 +6,47 @@ Read the same by transformers 4.57 and 5.23.
 
 from typing import Any
 
-from input_pipeline.tokenizer import EOS
+from input_pipeline.image_spec import ImageSpec
+from input_pipeline.tokenizer import HUB_CONFIG, HUB_FILE, Tokenizer
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.models.sizes import TowerSize
 
 TOKENIZER_MODEL = "spiece.model"  # the name SiglipTokenizer looks for
-TEXT_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+TEXT_FILES = (TOKENIZER_MODEL, HUB_FILE, HUB_CONFIG, "special_tokens_map.json")
+RESAMPLE = {"bicubic": 3, "bilinear": 2}  # Pillow's numbers
 _SPECIAL_TOKENS = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
 
 
-def hf_files(encoder: Encoder) -> dict[str, dict[str, Any]]:
-    """File name → content."""
-    files = {"config.json": model_config(encoder)}
-    processor = image_processor_config(encoder)
-    if not encoder.has_text_tower:
-        return {**files, "preprocessor_config.json": processor}
+def tokenizer_file(tokenizer: Tokenizer) -> str:
+    """The name under which transformers looks for a tokenizer's file."""
+    return HUB_FILE if tokenizer.is_gemma else TOKENIZER_MODEL
+
+
+def hf_files(
+    encoder: Encoder, images: ImageSpec, tokenizer: Tokenizer | None
+) -> dict[str, dict[str, Any]]:
+    """File name → content; a Gemma tokenizer brings its own files."""
+    processor = image_processor_config(encoder, images)
+    if tokenizer is None:
+        return {
+            "config.json": model_config(encoder, None),
+            "preprocessor_config.json": processor,
+        }
+    files = {
+        "config.json": model_config(encoder, tokenizer),
+        "preprocessor_config.json": {**processor, "processor_class": "SiglipProcessor"},
+    }
+    if tokenizer.is_gemma:
+        return files
     return {
         **files,
-        "preprocessor_config.json": {**processor, "processor_class": "SiglipProcessor"},
-        "tokenizer_config.json": tokenizer_config(encoder),
+        HUB_CONFIG: tokenizer_config(encoder),
         "special_tokens_map.json": dict(_SPECIAL_TOKENS),
     }
 
 
-def model_config(encoder: Encoder) -> dict[str, Any]:
-    """Of `SiglipModel`, or of `SiglipVisionModel` without a text tower."""
+def model_config(encoder: Encoder, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Of `SiglipModel`, or of `SiglipVisionModel` without a tokenizer."""
     vision = {
         "model_type": "siglip_vision_model",
         "image_size": encoder.image_size,
@@ -39,16 +55,16 @@ def model_config(encoder: Encoder) -> dict[str, Any]:
         "vision_use_head": True,
         **_dimensions(encoder.image_dims),
     }
-    if not encoder.has_text_tower:
+    if tokenizer is None:
         return {**vision, "architectures": ["SiglipVisionModel"], "dtype": "float32"}
     text = {
         "model_type": "siglip_text_model",
         "vocab_size": encoder.vocab_size,
         "max_position_embeddings": encoder.text_length,
         "projection_size": encoder.embed_dim,
-        "pad_token_id": EOS,
-        "bos_token_id": EOS,  # there is none; the default lies outside small vocabularies
-        "eos_token_id": EOS,
+        "pad_token_id": tokenizer.pad,
+        "bos_token_id": tokenizer.eos,  # there is none; the default may lie outside the vocabulary
+        "eos_token_id": tokenizer.eos,
         **_dimensions(encoder.text_dims),
     }
     return {
@@ -60,19 +76,20 @@ def model_config(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def image_processor_config(encoder: Encoder) -> dict[str, Any]:
-    """Of `SiglipImageProcessor`: squash to a square, then [-1, 1]."""
+def image_processor_config(encoder: Encoder, images: ImageSpec) -> dict[str, Any]:
+    """Of `SiglipImageProcessor`: squash to a square, then mean and deviation of the values."""
+    deviation = 1 / (images.high - images.low)
     return {
         "image_processor_type": "SiglipImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"height": encoder.image_size, "width": encoder.image_size},
-        "resample": 3,  # Pillow's BICUBIC
+        "resample": RESAMPLE[images.resample],
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
+        "image_mean": [-images.low * deviation] * 3,
+        "image_std": [deviation] * 3,
     }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads an exported folder back as a JAX encoder, bit for bit what was exported."""
+"""Reads a folder as a JAX encoder: our own export, bit for bit, or what transformers wrote."""
 
 import json
 import os
@@ -12,11 +12,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from input_pipeline.image_spec import ImageSpec
 from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core.config import build, resolve
 from mtv_jax.core.errors import UserError
-from mtv_jax.interop.hf_files import TOKENIZER_MODEL
+from mtv_jax.interop.hf_folder import is_hf_folder, read_hf_folder
 from mtv_jax.interop.name_map import from_hf, unflatten
+from mtv_jax.interop.preprocessing import images_of, spec_differences
 from mtv_jax.interop.save import FORMAT, HEADS_FILE, MODEL_FILE, WEIGHTS_FILE
 from mtv_jax.interop.trained import LOGITS_HEAD, TrainedEncoder
 from mtv_jax.models.encoder import Encoder
@@ -25,16 +27,18 @@ from mtv_jax.models.encoder import Encoder
 def load_folder(
     directory: str | os.PathLike[str], *, trusted: Iterable[str] = ()
 ) -> TrainedEncoder:
-    """The encoder in an exported folder.
+    """The encoder in a folder.
 
     Args:
-        directory: what `mtv_jax.export` wrote.
+        directory: what `mtv_jax.export` wrote, or a SigLIP model of transformers.
         trusted: package roots whose objectives it may name besides our own.
 
     Raises:
         UserError: no export there, an incomplete one, or one of another format.
     """
     root = pathlib.Path(directory)
+    if not (root / MODEL_FILE).is_file() and is_hf_folder(root):
+        return read_hf_folder(root)
     description = _read_description(root)
     encoder = build(Encoder, {**description["encoder"], "dtype": "float32"}, "mtv.json encoder")
     loaded = TrainedEncoder(
@@ -44,7 +48,8 @@ def load_folder(
             name: resolve(spec, f"mtv.json objectives.{name}", trusted=trusted, name=name)
             for name, spec in description["objectives"].items()
         },
-        tokenizer=_tokenizer(root, encoder),
+        images=_images(root, description["preprocessing"]),
+        tokenizer=_tokenizer(root, encoder, description["preprocessing"]),
         pools=description["pools"],
         provenance=description["provenance"],
     )
@@ -66,19 +71,29 @@ def _read_params(root: pathlib.Path, encoder: Encoder) -> dict[str, Any]:
     return {"backbone": tree, "heads": {**heads, **({LOGITS_HEAD: logits} if logits else {})}}
 
 
-def _tokenizer(root: pathlib.Path, encoder: Encoder) -> Tokenizer | None:
+def _images(root: pathlib.Path, spec: Mapping[str, Any]) -> ImageSpec:
+    try:
+        return images_of(spec)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{root} was exported with a preprocessing of images that this version does not know "
+            f"({error}); use the version that wrote it"
+        ) from error
+
+
+def _tokenizer(root: pathlib.Path, encoder: Encoder, spec: Mapping[str, Any]) -> Tokenizer | None:
     if not encoder.has_text_tower:
         return None
-    return Tokenizer(str(root / TOKENIZER_MODEL), encoder.text_length)
+    return Tokenizer(str(root / spec["tokenizer"]), encoder.text_length)
 
 
 def _check_preprocessing(
     root: pathlib.Path, spec: Mapping[str, Any], stored: Mapping[str, Any]
 ) -> None:
-    if different := sorted(key for key in {*spec, *stored} if spec.get(key) != stored.get(key)):
+    if different := spec_differences(spec, stored):
         raise UserError(
-            f"{root} was exported with another {different[0]}: {stored.get(different[0])!r}, not "
-            f"{spec.get(different[0])!r}; restore its files or use the version that wrote it"
+            f"{root} was exported with another preprocessing ({'; '.join(different)}); restore its "
+            "files or use the version that wrote it"
         )
 
 
@@ -97,8 +112,8 @@ def _read_description(root: pathlib.Path) -> dict[str, Any]:
     path = root / MODEL_FILE
     if not path.is_file():
         raise UserError(
-            f"{root} holds no exported model ({MODEL_FILE} is missing); "
-            "write one with `python -m mtv_jax.export`"
+            f"{root} holds no exported model ({MODEL_FILE} is missing) and no SigLIP model of "
+            "transformers (config.json); write one with `python -m mtv_jax.export`"
         )
     description = json.loads(path.read_text(encoding="utf-8"))
     if description.get("format") != FORMAT:

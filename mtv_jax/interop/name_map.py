@@ -149,8 +149,20 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows_of(tree: Mapping[str, Any]) -> list[Row]:
-    """The rows of the towers and scalars that a tree has."""
-    return [row for row in ROWS if row.ours.split("/")[0] in tree]
+    """The rows of the towers, pooling and scalars that a tree has."""
+    pools = "map_pool" in tree["image"]
+    rows = [row for row in ROWS if row.ours.split("/")[0] in tree]
+    return [row for row in rows if pools or not row.ours.startswith("image/map_pool/")]
+
+
+def keys_of(shapes: Mapping[str, Any]) -> set[str]:
+    """The keys of theirs that `from_hf` reads; `shapes` as there."""
+    leaves = dict(flatten(shapes))
+    return {
+        row.theirs.format(layer=layer)
+        for row in _rows_of(shapes)
+        for layer in range(leaves[row.ours].shape[0] if row.stacked else 1)
+    }
 
 
 def to_hf(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -210,7 +222,7 @@ def _read(
     tensors: Mapping[str, np.ndarray], key: str, row: Row, shape: tuple[int, ...]
 ) -> np.ndarray:
     if key not in tensors:
-        raise UserError(f"the weights lack {key}; export the model again")
+        raise UserError(f"the weights lack {key}: they are incomplete, or of another model")
     tensor = tensors[key] if row.part is None else np.split(tensors[key], 3)[row.part]
     if tensor.size != int(np.prod(shape)):
         raise UserError(

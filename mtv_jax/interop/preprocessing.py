@@ -7,42 +7,65 @@ that it does the same.
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from input_pipeline.decode import decode_image, open_header, resize_for_eval
-from input_pipeline.tokenizer import EOS, Tokenizer
-from mtv_jax.interop.hf_files import TOKENIZER_MODEL
+from input_pipeline.decode import decode_image, open_header
+from input_pipeline.image_spec import ImageSpec
+from input_pipeline.tokenizer import Tokenizer
+from mtv_jax.interop.hf_files import tokenizer_file
 from mtv_jax.models.encoder import Encoder
 
 ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]  # arrays are uint8 [h, w, 3]
 
 _ORIENTATION = 0x0112  # an EXIF tag
+_KERNELS = {
+    "bicubic": "Pillow BICUBIC (antialiased, a = -0.5) on uint8",
+    "bilinear": "Pillow BILINEAR (antialiased) on uint8",
+}
 
 
-def preprocessing_spec(encoder: Encoder, tokenizer: Tokenizer | None) -> dict[str, Any]:
+def preprocessing_spec(
+    encoder: Encoder, images: ImageSpec, tokenizer: Tokenizer | None
+) -> dict[str, Any]:
     """What happens to images and texts before the towers, as JSON values."""
-    images = {
+    spec = {
         "image_size": encoder.image_size,
         "image_fit": "squash to a square",
-        "image_resize": "Pillow BICUBIC (antialiased, a = -0.5) on uint8",
-        "image_range": [-1.0, 1.0],
+        "image_resize": _KERNELS[images.resample],
+        "image_range": [images.low, images.high],
     }
     if tokenizer is None:
-        return images
+        return spec
     return {
-        **images,
+        **spec,
         "text_length": encoder.text_length,
-        "text_canonical": "underscores to spaces, ASCII punctuation removed, lower case, "
-        "white space collapsed",
-        "tokenizer": TOKENIZER_MODEL,
+        "text_canonical": tokenizer.canonical,
+        "tokenizer": tokenizer_file(tokenizer),
         "tokenizer_sha256": tokenizer.sha256,
-        "text_end": f"id {EOS} after the text and up to the last slot, also when truncated",
+        "text_end": tokenizer.end,
     }
+
+
+def images_of(spec: Mapping[str, Any]) -> ImageSpec:
+    """The images that a spec describes.
+
+    Raises:
+        KeyError, ValueError: a spec of another version.
+    """
+    kernels = {words: kernel for kernel, words in _KERNELS.items()}
+    low, high = spec["image_range"]
+    return ImageSpec(resample=kernels[spec["image_resize"]], low=low, high=high)
+
+
+def spec_differences(spec: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    """Where two specs differ, in words: the first's value, then the second's."""
+    keys = sorted(key for key in {*spec, *stored} if spec.get(key) != stored.get(key))
+    return [f"{key} is {spec.get(key)!r}, was {stored.get(key)!r}" for key in keys]
 
 
 def read_image(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
@@ -63,13 +86,3 @@ def read_image(image: ImageLike) -> UInt8[np.ndarray, "h w 3"]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f"an image of {image.dtype} {list(image.shape)}, not uint8 [h, w, 3]")
     return image
-
-
-def squash(images: Sequence[ImageLike], size: int) -> UInt8[np.ndarray, "b size size 3"]:
-    """Images resized to squares."""
-    return np.stack([resize_for_eval(read_image(image), size) for image in images])
-
-
-def to_pixels(images: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b h w 3"]:
-    """uint8 to float32 in [-1, 1]."""
-    return images.astype(np.float32) / 127.5 - 1.0

@@ -20,11 +20,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from input_pipeline.tokenizer import HUB_CONFIG, Tokenizer
 from mtv_jax.core.config import spec_of
 from mtv_jax.core.errors import UserError
 from mtv_jax.interop import golden, name_map
 from mtv_jax.interop.card import model_card
-from mtv_jax.interop.hf_files import TEXT_FILES, TOKENIZER_MODEL, hf_files
+from mtv_jax.interop.hf_files import TEXT_FILES, hf_files, tokenizer_file
 from mtv_jax.interop.trained import LOGITS_HEAD, TrainedEncoder
 
 MODEL_FILE = "mtv.json"
@@ -66,10 +67,10 @@ def save_folder(
     if heads:
         flat = {key: np.ascontiguousarray(x, np.float32) for key, x in name_map.flatten(heads)}
         _write_weights(root / HEADS_FILE, flat)
-    for name, content in hf_files(encoder).items():
+    for name, content in hf_files(encoder, trained.images, tokenizer).items():
         _write_json(root / name, content)
     if tokenizer:
-        shutil.copyfile(tokenizer.path, root / TOKENIZER_MODEL)
+        _copy_tokenizer(tokenizer, root)
     np.savez_compressed(root / golden.FILE, **golden.golden_arrays(trained))
     card = model_card(trained, title=title, numbers=numbers or {})
     (root / "README.md").write_text(card, encoding="utf-8")
@@ -104,6 +105,8 @@ def _check_exportable(trained: TrainedEncoder) -> None:
             "the model has a text tower but no logit scale and bias, which a SigLIP folder needs; "
             "train with objectives.sigmoid_vl"
         )
+    if encoder.has_text_tower and tokenizer is None:
+        raise UserError("the model has a text tower but no tokenizer; an export needs both")
     if tokenizer and tokenizer.vocab_size > encoder.vocab_size:
         raise UserError(
             f"{tokenizer.path} has {tokenizer.vocab_size} ids, the model embeds "
@@ -114,11 +117,19 @@ def _check_exportable(trained: TrainedEncoder) -> None:
 def _prepare(root: pathlib.Path) -> pathlib.Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for name in (MODEL_FILE, HEADS_FILE, TOKENIZER_MODEL, *TEXT_FILES):
+        for name in (MODEL_FILE, HEADS_FILE, *TEXT_FILES):
             (root / name).unlink(missing_ok=True)  # not every export writes them again
     except OSError as error:
         raise UserError(f"cannot write the export to {root}: {error}") from error
     return root
+
+
+def _copy_tokenizer(tokenizer: Tokenizer, root: pathlib.Path) -> None:
+    """Its file, and for one of transformers the file beside it."""
+    source = pathlib.Path(tokenizer.path)
+    shutil.copyfile(source, root / tokenizer_file(tokenizer))
+    if tokenizer.is_gemma:
+        shutil.copyfile(source.with_name(HUB_CONFIG), root / HUB_CONFIG)
 
 
 def _write_weights(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:

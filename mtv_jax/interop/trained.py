@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, UInt8
 
+from input_pipeline.image_spec import SIGLIP_IMAGES, ImageSpec
 from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Features, Wants
-from mtv_jax.interop.preprocessing import ImageLike, preprocessing_spec, squash, to_pixels
+from mtv_jax.interop.preprocessing import ImageLike, preprocessing_spec, read_image
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.objectives.base import Objective, predict_maps
 
@@ -30,22 +31,26 @@ class TrainedEncoder:
         encoder: the model.
         params: {"backbone": {"image", "text"}, "heads": {name: …}}; "text" only with a text tower.
         objectives: those whose predictions can be asked for, by name.
+        images: what the image tower reads.
         tokenizer: texts to ids; None without a text tower.
         pools: whether its pooled vectors were trained; if not, only patch tokens mean something.
         provenance: JSON values: run, step, config, data.
+        report: what was found where it was read from, in words.
     """
 
     encoder: Encoder
     params: Mapping[str, Any]
     objectives: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
+    images: ImageSpec = SIGLIP_IMAGES
     tokenizer: Tokenizer | None = None
     pools: bool = True
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    report: str = ""
 
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What happens to images and texts before the towers."""
-        return preprocessing_spec(self.encoder, self.tokenizer)
+        return preprocessing_spec(self.encoder, self.images, self.tokenizer)
 
     @property
     def logit_scalars(self) -> dict[str, float]:
@@ -61,7 +66,12 @@ class TrainedEncoder:
 
     def pixels(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "b h w 3"]:
         """Arrays (uint8 [h, w, 3]), Pillow images or paths, as the image tower reads them."""
-        return to_pixels(squash(images, self.encoder.image_size))
+        return self.images.pixels(self.squash(images))
+
+    def squash(self, images: Sequence[ImageLike]) -> UInt8[np.ndarray, "b size size 3"]:
+        """The same before values become floats: squares of the model's size."""
+        side = self.encoder.image_size
+        return np.stack([self.images.squash(read_image(image), side) for image in images])
 
     def encode_image(self, pixels: Float[np.ndarray, "*b h w 3"], wants: Wants) -> Features:
         """Patch tokens, taps or pooled vectors of pixels in [-1, 1]; any size of whole patches."""

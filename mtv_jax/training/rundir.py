@@ -15,11 +15,12 @@ from typing import Any
 import jax
 
 from input_pipeline.files import write_atomically
-from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core import config as cfg
 from mtv_jax.core.errors import UserError
+from mtv_jax.interop.preprocessing import spec_differences
 from mtv_jax.training.checkpoint import steps_in
 
+PREPROCESSING_FILE = "preprocessing.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -29,15 +30,17 @@ class Meaning:
 
     Attributes:
         config: the resolved config, plain values.
-        tokenizer: hash of the tokenizer's model, wherever that lies; "" without texts.
+        preprocessing: what happens to images and texts before the towers; it names the tokenizer
+            by its hash, wherever that lies.
     """
 
     config: Mapping[str, Any]
-    tokenizer: str
+    preprocessing: Mapping[str, Any]
 
     def fields(self) -> dict[str, Any]:
         """What may not change while a run goes on."""
-        return {**cfg.semantic(self.config), "tokenizer": self.tokenizer}
+        spec = {f"preprocessing.{key}": value for key, value in self.preprocessing.items()}
+        return {**cfg.semantic(self.config), **spec}
 
 
 def open_rundir(workdir: pathlib.Path, meaning: Meaning, *, allow_changed: bool) -> None:
@@ -67,7 +70,7 @@ def open_rundir(workdir: pathlib.Path, meaning: Meaning, *, allow_changed: bool)
 
 
 def record_run(workdir: pathlib.Path, meaning: Meaning) -> None:
-    """Writes config, tokenizer hash, environment and git state of a run that is about to step."""
+    """Writes config, preprocessing, environment and git state of a run that is about to step."""
     if jax.process_index():
         return
     old, config = _recorded(workdir), dict(meaning.config)
@@ -78,7 +81,8 @@ def record_run(workdir: pathlib.Path, meaning: Meaning) -> None:
         file.writelines(f"{line}\n" for line in changes)
     (workdir / "env.txt").write_text(_environment())
     (workdir / "git.txt").write_text(_git_state())
-    (workdir / "tokenizer.sha256").write_text(meaning.tokenizer + "\n")
+    spec = json.dumps(meaning.preprocessing, indent=1) + "\n"
+    write_atomically(workdir / PREPROCESSING_FILE, spec.encode())
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
     write_atomically(workdir / "config.json", text.encode())
 
@@ -95,18 +99,20 @@ def run_config(workdir: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def run_tokenizer(workdir: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that a run was trained with: a model is worth nothing with other ids.
+def recorded_preprocessing(workdir: pathlib.Path) -> dict[str, Any]:
+    """What a run was trained under; {} where none was recorded."""
+    path = workdir / PREPROCESSING_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
 
-    Raises:
-        UserError: it is gone, or another file is in its place.
-    """
-    path = config["input"]["tokenizer"]
-    tokenizer = Tokenizer(path, config["input"]["text_length"])
-    recorded = workdir / "tokenizer.sha256"
-    if recorded.is_file() and tokenizer.sha256 != recorded.read_text().strip():
-        raise UserError(f"{path} is not the tokenizer that {workdir} was trained with; restore it")
-    return tokenizer
+
+def require_preprocessing(workdir: pathlib.Path, spec: Mapping[str, Any]) -> None:
+    """Raises a `UserError` when a model would read other pixels or ids than it was trained on."""
+    recorded = recorded_preprocessing(workdir)
+    if different := spec_differences(spec, recorded) if recorded else []:
+        raise UserError(
+            f"{workdir} was trained under another preprocessing ({'; '.join(different)}); restore "
+            "its tokenizer, or use the version that trained it"
+        )
 
 
 def record_init(workdir: pathlib.Path, text: str) -> None:
@@ -125,7 +131,7 @@ def _recorded(workdir: pathlib.Path) -> Meaning | None:
     """The meaning of the run that a directory holds."""
     try:
         config = json.loads((workdir / "config.json").read_text())
-        return Meaning(config=config, tokenizer=(workdir / "tokenizer.sha256").read_text().strip())
+        return Meaning(config=config, preprocessing=recorded_preprocessing(workdir))
     except FileNotFoundError:
         return None
 

@@ -44,7 +44,7 @@ def store(tmp_path_factory) -> pathlib.Path:
 @pytest.mark.parametrize("kind", TRUTHS)
 def test_the_truth_has_no_error_and_a_constant_the_analytic_one(store, kind):
     data = EvalSet(store=str(store), sidecars=(f"{kind}_v1",))
-    settings = {"store": data.store, "sidecars": data.sidecars, "truth_is": kind, "train": data}
+    settings = {"data": data, "truth_is": kind, "train": data}
     evaluator = HeadDepth(name="depth", **settings)
     truths = list(evaluator.truths())
     known = [truth[truth > 0] for truth in truths]

@@ -14,7 +14,13 @@ from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import DEPTH, IMAGE
 from mtv_jax.core.passes import Features
 from mtv_jax.evaluators.base import EvalModel
-from mtv_jax.evaluators.relative_depth import HeadDepth, LinearDepth, absrel, aligned
+from mtv_jax.evaluators.relative_depth import (
+    HeadDepth,
+    LinearDepth,
+    absrel,
+    absrel_of_depth,
+    aligned,
+)
 from mtv_jax.objectives.depth import Depth
 
 ROWS, SIDE, GRID = 12, 16, 4
@@ -48,7 +54,7 @@ def data(tmp_path_factory) -> EvalSet:
 
 
 def _settings(data: EvalSet) -> dict:
-    return {"name": "d", "store": data.store, "sidecars": data.sidecars, "train": data}
+    return {"name": "d", "data": data, "train": data}
 
 
 def test_an_affine_map_of_the_truth_has_no_error_and_a_constant_the_analytic_one():
@@ -154,8 +160,9 @@ def test_unlabelled_images_take_no_part_and_predictions_are_standardised(data, m
 def test_what_is_missing_is_said_before_the_run(data, monkeypatch):
     HeadDepth(**_settings(data)).check(())
     with pytest.raises(UserError, match="has no column 'metric_depth'"):
-        HeadDepth(**_settings(data) | {"sidecars": ("depth_v1",)}).check(())
-    with pytest.raises(UserError, match=r"no row of .* has a map in its column 'metric_depth'"):
+        bare = dataclasses.replace(data, sidecars=("depth_v1",))
+        HeadDepth(**_settings(data) | {"data": bare}).check(())
+    with pytest.raises(UserError, match=r"no row of .* has a map in its column"):
         monkeypatch.setattr(EvalSet, "raster", lambda *_: np.zeros((1, 1), np.uint16))
         HeadDepth(**_settings(data)).check(())
     without = dataclasses.replace(data, sidecars=())
@@ -164,3 +171,27 @@ def test_what_is_missing_is_said_before_the_run(data, monkeypatch):
     objectives = {"depth": Depth(name="depth")}
     model = EvalModel(encoder=None, params={"heads": {}}, objectives=objectives)
     assert "no head 'depth_dpt'" in HeadDepth(**_settings(data)).unavailable(model)
+
+
+def test_depth_space_has_the_fit_of_disparity_space():
+    """By hand: d = y is exact; a fit that falls below 1 / farthest is clipped there."""
+    truth = np.asarray([[1.0, 0.5], [0.25, 0.0]])
+    assert absrel_of_depth(truth * 3 + 1, truth, farthest=10.0) < 1e-6
+    guess = np.asarray([[1.0, 0.0], [0.0, 7.0]])  # the fit: 1 and twice 0.375
+    expected = np.mean([0.0, abs(1 / 0.375 - 2) / 2, abs(1 / 0.375 - 4) / 4])
+    assert absrel_of_depth(guess, truth, farthest=10.0) == pytest.approx(expected)
+    clipped = np.mean([abs(2 - 1) / 1 * 0, 0.0, abs(2 - 4) / 4])
+    assert absrel_of_depth(guess, truth, farthest=2.0) == pytest.approx(clipped)
+    assert np.isnan(absrel_of_depth(guess, np.zeros((2, 2)), farthest=2.0))
+    assert absrel_of_depth(np.full((2, 2), np.nan), truth, farthest=2.0) == np.inf
+
+
+def test_without_a_training_set_there_is_no_chance_level(data):
+    head = HeadDepth(name="d", data=data, farthest=1e5)
+    context = types.SimpleNamespace(
+        model=types.SimpleNamespace(encoder=types.SimpleNamespace(image_size=SIDE)),
+        maps=lambda asked, name: {"disparity": MAPS},
+    )
+    numbers = head.run(context)
+    assert numbers.keys() == {"absrel", "absrel_depth", "images"}
+    assert numbers["absrel_depth"] < 1e-2

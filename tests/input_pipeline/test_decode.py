@@ -144,12 +144,6 @@ def test_canvas_is_square_and_keeps_colours_in_place(size):
     np.testing.assert_array_equal(corners, [(200, 0, 0), (200, 0, 100), (0, 0, 0), (0, 0, 100)])
 
 
-def test_evaluation_resize_is_pillows():
-    pixels = _picture(90, 130)
-    expected = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(decode.resize_for_eval(pixels, 64), np.asarray(expected))
-
-
 def test_png16_is_lossless():
     raster = np.random.default_rng(0).integers(0, 65536, (37, 53)).astype(np.uint16)
     data = decode.encode_png16(raster)

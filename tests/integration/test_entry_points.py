@@ -49,7 +49,8 @@ def test_smoke_run_dir_evaluation_and_export(world, trained):
         assert (trained / name).exists(), name
     assert "optim.lr" not in (trained / "config.diff").read_text()
 
-    output = run([sys.executable, "-m", "mtv_jax.evaluate", f"--workdir={trained}"])
+    evaluate_run = [sys.executable, "-m", "mtv_jax.evaluate", f"--workdir={trained}"]
+    output = run(evaluate_run)
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["step"] == 6 and "zeroshot/top1" in output
     assert summary["numbers"]["zeroshot/top1"]["chance"] == pytest.approx(1 / 3)
@@ -65,11 +66,14 @@ def test_smoke_run_dir_evaluation_and_export(world, trained):
     assert "parity not run" in output
     assert json.loads((folder / "parity.json").read_text())["status"] == "parity not run"
 
-    recorded = trained / "tokenizer.sha256"
-    digest = recorded.read_text()
-    recorded.write_text("another")
-    assert "is not the tokenizer" in _error([*export, f"--output={folder}"])
-    recorded.write_text(digest)
+    recorded = trained / "preprocessing.json"
+    spec = recorded.read_text()
+    recorded.write_text(json.dumps({**json.loads(spec), "tokenizer_sha256": "another"}))
+    for command in ([*export, f"--output={folder}"], evaluate_run):
+        error = _error(command)
+        assert "trained under another preprocessing (tokenizer_sha256 is '" in error
+        assert "', was 'another')" in error
+    recorded.write_text(spec)
 
     config = f"--config={ROOT / 'configs' / 'quickstart.py'}:data={world}"
     evaluate = [sys.executable, "-m", "mtv_jax.evaluate", f"--model={folder}", config]
@@ -138,7 +142,7 @@ def test_help_answers_without_importing_jax(module):
         ({"checkpoint.every": 0}, "checkpoint.every = 0 should be at least 1"),
         ({"evals.retrieval.gallery": 999}, "fewer than the gallery of 999"),
         ({"optim.warmup_steps": 100}, "must exceed optim.warmup_steps"),
-        ({"evals.zeroshot.store": "/nowhere"}, "the store /nowhere is not there"),
+        ({"evals.zeroshot.data.store": "/nowhere"}, "the store /nowhere is not there"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -62,7 +62,7 @@ def test_with_labels_it_trains_exports_and_predicts(store, tmp_path):
     workdir, folder = tmp_path / "run", tmp_path / "export"
     assert "DONE" in _train(store, workdir)
     assert "text" not in (workdir / "params.tsv").read_text()
-    assert (workdir / "tokenizer.sha256").read_text().strip() == ""
+    assert "tokenizer" not in (workdir / "preprocessing.json").read_text()
     assert "DONE" in _train(store, workdir), "it can be reopened"
 
     run([sys.executable, "-m", "mtv_jax.export", f"--workdir={workdir}", f"--output={folder}"])

@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from input_pipeline.decode import DecodeError
+from input_pipeline.image_spec import ImageSpec
 from mtv_jax.interop.golden import golden_images
-from mtv_jax.interop.preprocessing import read_image, squash, to_pixels
+from mtv_jax.interop.preprocessing import read_image
 
 
 def test_squashes_with_pillows_bicubic():
     image = golden_images()[1]
     expected = np.asarray(Image.fromarray(image).resize((40, 40), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(squash([image], 40)[0], expected)
+    np.testing.assert_array_equal(ImageSpec().squash(image, 40), expected)
 
 
 def test_pixels_span_minus_one_to_one():
-    pixels = to_pixels(np.array([[[[0, 255, 255]]]], np.uint8))
-    assert pixels.dtype == np.float32
-    np.testing.assert_array_equal(pixels, [[[[-1, 1, 1]]]])
+    values = np.array([0, 255, 100], np.uint8)
+    for pixels in (ImageSpec().pixels(values), jax.jit(ImageSpec().pixels)(values)):
+        assert pixels.dtype == np.float32
+        np.testing.assert_array_equal(pixels[:2], [-1, 1])
+        np.testing.assert_allclose(pixels[2], 100 / 127.5 - 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -31,7 +31,7 @@ def trained(world, tmp_path_factory) -> pathlib.Path:
     """A run directory with an untrained checkpoint, and the files a run would leave."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     system = System(tiny_config(world))
-    meaning = rundir.Meaning(config=system.config, tokenizer=system.tokenizer.sha256)
+    meaning = rundir.Meaning(config=system.config, preprocessing=system.preprocessing)
     rundir.open_rundir(workdir, meaning, allow_changed=False)
     rundir.record_run(workdir, meaning)
     plan.write(system.model, system.abstract_state, workdir)
@@ -154,7 +154,7 @@ def test_without_pictures_the_page_says_why(workdir, case):
         expected = "no evaluator of the config has pictures"
     elif case == "no store":
         for spec in config["evals"].values():
-            spec["store"] = "gone"
+            spec["data"]["store"] = "gone"
         _edit_config(workdir, evals=config["evals"])
         expected = "No pictures of retrieval: the store gone is not there"
     elif case == "no checkpoint":
@@ -200,7 +200,7 @@ def _has(picture: Image.Image, color: str) -> bool:
 
 
 def test_frames_say_whether_the_class_is_right(world):
-    evaluator = ZeroShot(name="z", store=str(world / "test"), prompts=("{}",))
+    evaluator = ZeroShot(name="z", data=EvalSet(store=str(world / "test")), prompts=("{}",))
     count = 32
     (picture,) = pictures.draw(evaluator, _Oracle(np.tile([1.0, 0.5, 0.2], (count, 1)), np.eye(3)))
     assert _has(picture.image, RIGHT) and _has(picture.image, NEAR)  # three classes: never red
@@ -209,10 +209,10 @@ def test_frames_say_whether_the_class_is_right(world):
 
 @pytest.mark.parametrize("right", [True, False])
 def test_the_right_image_and_caption_are_framed(world, right):
-    evaluator = Retrieval(name="r", store=str(world / "test"), gallery=16)
+    evaluator = Retrieval(name="r", data=EvalSet(store=str(world / "test")), gallery=16)
     texts = np.eye(16) if right else -np.eye(16)
     images = np.zeros((32, 16))
-    images[evaluator.distinct()[0]] = np.eye(16)
+    images[evaluator.searched().rows] = np.eye(16)
     by_text, by_image = pictures.draw(evaluator, _Oracle(images, texts))
     for picture in (by_text, by_image):
         assert _has(picture.image, RIGHT) == right and _has(picture.image, WRONG) != right

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a run directory may be continued."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from mtv_jax.training.rundir import Meaning
 
 def _meaning(lr=1.0, tokenizer="aa", workers=0) -> Meaning:
     config = {"optim": {"lr": lr}, "input": {"workers": workers}}
-    return Meaning(config=config, tokenizer=tokenizer)
+    return Meaning(config=config, preprocessing={"tokenizer_sha256": tokenizer})
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def test_what_changed_is_noted(workdir):
 
 def test_a_run_that_goes_on_keeps_where_it_came_from(workdir):
     def source(name: str) -> Meaning:
-        return Meaning(config={**_meaning().config, "init": {"source": name}}, tokenizer="aa")
+        config = {**_meaning().config, "init": {"source": name}}
+        return dataclasses.replace(_meaning(), config=config)
 
     rundir.record_run(workdir, source("first"))
     (workdir / "ckpt" / "3").mkdir(parents=True)

@@ -100,7 +100,7 @@ def draw(evaluator: "Evaluator", ctx: "EvalContext") -> list[Picture]:
 
 
 def _classified(evaluator: "ZeroShot", ctx: "EvalContext") -> Picture:
-    names, labels = evaluator.class_names(), evaluator.labels()
+    names, labels = evaluator.data.class_names(), evaluator.data.labels()
     scores = evaluator.scores(ctx)
     cells = [
         _class_cell(_image(evaluator, row), scores[row], labels[row], names)
@@ -150,7 +150,8 @@ def _depths(evaluator: "HeadDepth", ctx: "EvalContext") -> Picture:
 
 
 def _retrieved(evaluator: "Retrieval", ctx: "EvalContext") -> list[Picture]:
-    rows, captions = evaluator.distinct()
+    rows, texts, owners = evaluator.searched()
+    captions = [texts[first] for first in np.unique(owners, return_index=True)[1]]
     scores = ctx.image_features(evaluator.data)[rows] @ ctx.text_features(captions).T
     queries = _spread(len(rows), _QUERIES)
 

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""COCO captions in Karpathy's split (`dataset_coco.json`)."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from input_pipeline.layouts.base import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    path: pathlib.Path
+    captions: tuple[str, ...]
+
+    def paths(self) -> tuple[pathlib.Path, ...]:
+        return (self.path,)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CocoCaptions(Layout):
+    """`ROOT/val2014/COCO_val2014_000000391895.jpg` and `ROOT/dataset_coco.json`.
+
+    Attributes:
+        split: of Karpathy: "test", "val", "train" or "restval".
+    """
+
+    split: str = "test"
+
+    @property
+    def source(self) -> str:
+        return (
+            "https://cocodataset.org/#download (2014 images) and "
+            "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip "
+            "(dataset_coco.json)"
+        )
+
+    def find(self) -> Sequence[_Item]:
+        root = self.folder("")
+        try:
+            entries = self.json("dataset_coco.json")["images"]
+            return [
+                _Item(
+                    root / entry["filepath"] / entry["filename"],
+                    tuple(sentence["raw"] for sentence in entry["sentences"]),
+                )
+                for entry in entries
+                if entry["split"] == self.split
+            ]
+        except (KeyError, TypeError) as error:
+            raise self.damaged(f"dataset_coco.json is not Karpathy's: {error!r}") from error
+
+    def captions(self) -> list[tuple[str, ...]]:
+        """Five or more an image, in the file's order."""
+        return [item.captions for item in self.items]
