@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The columns of the paper on miniature trees: what is there, and what is missing."""
+
+import numpy as np
+import pytest
+
+from configs.eval import paper
+from input_pipeline.layouts import clip_lists
+from mtv_jax.assemble import named_objects
+from mtv_jax.core.config import plain
+from mtv_jax.core.errors import UserError
+from tests.input_pipeline.layouts import trees
+from tools.data.check_eval import check
+
+COLUMNS = ("imagenet", "coco", "navi", "spair", "nyu", "kitti")
+LISTS = {"IMAGENET_CLASSNAMES": ["tench"] * 1000, "OPENAI_IMAGENET_TEMPLATES": ["a {}"]}
+
+
+@pytest.fixture
+def evaluators(tmp_path, monkeypatch):
+    """By column, on whole trees."""
+    monkeypatch.setattr("input_pipeline.layouts.imagenet.clip_list", LISTS.get)
+    monkeypatch.setattr("mtv_jax.evaluators.zeroshot.clip_list", LISTS.get)
+    for name in COLUMNS:
+        getattr(trees, name)(tmp_path / name)
+    config = paper.get_config(",".join(f"{name}={tmp_path / name}" for name in COLUMNS))
+    made = named_objects("evals", plain(config)["evals"], ())
+    return {evaluator.name: evaluator for evaluator in made}
+
+
+def test_columns_that_are_there(evaluators, capsys):
+    assert [check(evaluators[name]) for name in COLUMNS] == [0] * 6
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" images in ")[0] for line in lines] == [
+        "imagenet: 3",
+        "coco: 2",
+        "navi: 5",
+        "spair: 4",
+        "nyu: 2",
+        "kitti: 1",
+    ]
+
+
+def test_only_the_data_that_one_has(tmp_path):
+    config = paper.get_config(f"coco={tmp_path}")
+    assert [*config.evals] == ["coco"] and not paper.get_config().evals
+
+
+def test_what_is_missing_is_listed(evaluators, tmp_path, capsys):
+    for path in (tmp_path / "nyu").glob("*/sync_depth_00045.png"):
+        path.unlink()
+    (tmp_path / "coco" / "dataset_coco.json").unlink()
+    assert [check(evaluators[name]) for name in ("nyu", "coco", "kitti")] == [1, 1, 0]
+    text = capsys.readouterr().out
+    assert "nyu: NyuDepth in" in text and "2 of its files are missing" in text
+    assert text.count("    missing ") == 2 and "kitchen/sync_depth_00045.png" in text
+    assert "coco: CocoCaptions in" in text and "dataset_coco.json cannot be read" in text
+
+
+def test_the_truth_of_a_distributed_set_has_no_error(evaluators):
+    """Through the evaluator: crop, range and units are the data's."""
+    nyu = evaluators["nyu"]
+    truths = list(nyu.truths())
+    assert truths[0][300, 300] == pytest.approx(1 / 2.5) and truths[0][0, 0] == 0.0
+    rng = np.random.default_rng(0)
+    guesses = [1 - 2 * truth + 0 * rng.random(truth.shape) for truth in truths]
+    assert nyu.errors(guesses).max() < 1e-6
+
+
+def test_without_clips_lists_the_remedy_is_said_before_the_run(evaluators, monkeypatch, capsys):
+    monkeypatch.undo()
+    clip_lists._metadata.cache_clear()
+    monkeypatch.setattr(clip_lists.importlib.util, "find_spec", lambda name: None)
+    assert check(evaluators["imagenet"]) == 1
+    assert "pip install --no-deps open_clip_torch" in capsys.readouterr().out
+    clip_lists._metadata.cache_clear()
+
+
+def test_an_unknown_data_set_is_an_error():
+    with pytest.raises((UserError, ValueError), match="'imagenets' is not one of"):
+        paper.get_config("imagenets=x")
