@@ -10,7 +10,7 @@ from mtv_jax.assemble import named_objects
 from mtv_jax.core.config import plain
 from mtv_jax.core.errors import UserError
 from tests.input_pipeline.layouts import trees
-from tools.data.check_eval import check
+from tools.data.eval_checks import check
 
 COLUMNS = ("imagenet", "coco", "navi", "spair", "nyu", "kitti")
 LISTS = {"IMAGENET_CLASSNAMES": ["tench"] * 1000, "OPENAI_IMAGENET_TEMPLATES": ["a {}"]}
