@@ -137,6 +137,8 @@ def test_any_of_an_images_captions_is_a_hit():
     scores = np.asarray([[0.1, 0.9, 0.5], [0.2, 0.3, 0.3]])
     assert ranks_of_images(scores, owners).tolist() == [0, 1]
     assert ranks_of_captions(scores, owners).tolist() == [1, 0, 1]
+    same = np.asarray([[0.9, 0.9, 0.5], [0.1, 0.1, 0.2]])
+    assert ranks_of_images(same, owners).tolist() == [0, 0], "its own two tie, and both are right"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,6 +60,16 @@ def test_every_fourth_image_has_a_partner_up_to_120_degrees_away(data):
     assert Navi(root=data.root, thing="plate").pairs() == pairs
 
 
+def test_an_image_without_a_near_partner_is_in_no_pair(data, tmp_path):
+    path = tmp_path / "plate" / "wild_set" / "annotations.json"
+    far = [e for e in json.loads(path.read_text()) if e["filename"] in ("000.jpg", "004.jpg")]
+    path.write_text(json.dumps(far))
+    lonely = Navi(root=data.root, limit=2)
+    assert lonely.pairs() == []
+    numbers = NaviRecall(name="n", data=lonely).run(Context())
+    assert numbers["pairs"] == 0 and np.isnan(numbers["recall"])
+
+
 def test_squares_by_hand():
     mask = np.zeros((10, 12), bool)
     mask[3:6, 5:10] = True  # 2 high, 4 wide between first and last

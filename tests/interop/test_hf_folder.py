@@ -145,6 +145,13 @@ def test_patches_of_siglip_2_are_a_convolution(hf):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(("kind", "kernel"), [("siglip", "bicubic"), ("siglip2", "bilinear")])
+def test_a_kernel_that_is_left_out_is_the_models_default(hf, kind, kernel):
+    edit(hf, "preprocessor_config.json", resample=None)
+    edit(hf, "config.json", model_type=kind, vision_config__num_patches=16)
+    assert mtv_jax.interop.load(hf).images.resample == kernel
+
+
 def test_the_preprocessor_decides_how_images_are_read(hf):
     edit(hf, "preprocessor_config.json", resample=2, image_mean=[0.25] * 3, image_std=[0.125] * 3)
     loaded = mtv_jax.interop.load(hf)

@@ -41,6 +41,15 @@ def test_another_meaning_is_refused_and_nothing_is_written(workdir, changed, dif
     rundir.open_rundir(workdir, _meaning(workers=8), allow_changed=False)
 
 
+def test_a_model_is_not_read_under_another_preprocessing(workdir, tmp_path):
+    rundir.require_preprocessing(workdir, _meaning().preprocessing)
+    rundir.require_preprocessing(tmp_path / "unrecorded", {"tokenizer_sha256": "bb"})
+    with pytest.raises(
+        UserError, match="image_size is 1, was None; tokenizer_sha256 is 'bb', was 'aa'"
+    ):
+        rundir.require_preprocessing(workdir, {"tokenizer_sha256": "bb", "image_size": 1})
+
+
 def test_what_changed_is_noted(workdir):
     rundir.record_run(workdir, _meaning(workers=8))
     assert (workdir / "config.diff").read_text() == "input.workers: 0 -> 8\n"
