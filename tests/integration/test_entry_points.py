@@ -134,7 +134,7 @@ def test_help_answers_without_importing_jax(module):
     ("overrides", "message"),
     [
         ({"input.stores.train.path": "/nowhere"}, "the store /nowhere is not there"),
-        ({"input.tokenizer": "/nowhere"}, "no SentencePiece model at input.tokenizer"),
+        ({"input.tokenizer": "/nowhere"}, "no tokenizer at input.tokenizer"),
         ({"model.vocab_size": 20}, "wrong tokenizer"),
         ({"mesh.data": 3}, "does not cover 4 devices"),
         ({"model.image_tower": "cpuu"}, 'did you mean "cpu"'),
