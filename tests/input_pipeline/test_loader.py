@@ -320,7 +320,7 @@ def test_wrong_tokenizers_are_refused(tmp_path):
 
     import sentencepiece
 
-    with pytest.raises(UserError, match="no SentencePiece model"):
+    with pytest.raises(UserError, match="no tokenizer at"):
         Tokenizer(str(tmp_path / "none.model"), 8)
     (tmp_path / "text.model").write_text("not a model")
     with pytest.raises(UserError, match="is not a SentencePiece model"):

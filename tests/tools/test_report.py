@@ -162,7 +162,7 @@ def test_without_pictures_the_page_says_why(workdir, case):
         expected = "has no checkpoint yet"
     else:
         _edit_config(workdir, input={**config["input"], "tokenizer": "gone.model"})
-        expected = "no SentencePiece model"
+        expected = "no tokenizer at"
     page = _report(workdir)
     assert expected in page and "<svg" in page and "<img" not in page
 
