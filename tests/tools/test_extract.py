@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 import mtv_jax.interop
+from input_pipeline.image_spec import SIGLIP_IMAGES
 from mtv_jax.core.passes import Features
+from mtv_jax.interop.trained import TrainedEncoder
 from tools import extract
 
 SIZE = 8
@@ -16,7 +18,9 @@ class FakeEncoder:
     """Pools an image to its mean colour; notes the shapes it was given."""
 
     encoder = types.SimpleNamespace(image_size=SIZE)
+    images = SIGLIP_IMAGES
     pools = True
+    squash = TrainedEncoder.squash
 
     def __init__(self):
         self.shapes = []
