@@ -11,8 +11,7 @@ the final norm, as in Probe3D's wrapper of SigLIP; with the norm beside it.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,19 +19,15 @@ from jaxtyping import Float, Int
 
 from input_pipeline.layouts.navi import SIZE, Navi
 from mtv_jax.core.config import at_least
-from mtv_jax.core.passes import Features, Wants, wanted
 from mtv_jax.dist.nearest import nearest
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
+from mtv_jax.evaluators.base_correspondence import READ, WANTS
 
 _BINS = (0, 30, 60, 90, 120)  # degrees
 _CENTIMETRES = (1, 2, 5)
 _PIXELS = (5, 25, 50)
 _HEADLINE = 2  # centimetres
 _CUBIC = -0.75  # PyTorch's
-_READ: Mapping[str, Callable[[Features], Any]] = {
-    "": lambda features: wanted(features.last_raw),
-    "normed_": lambda features: wanted(features.tokens),
-}
 
 
 class Matches(NamedTuple):
@@ -63,7 +58,7 @@ class NaviRecall(Evaluator):
         return f"patches of {side} do not divide {SIZE} pixels" if SIZE % side else ""
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
-        errors: dict[str, list[np.ndarray]] = {prefix: [] for prefix in _READ}
+        errors: dict[str, list[np.ndarray]] = {prefix: [] for prefix in READ}
         degrees: list[float] = []
         for thing in self.data.things():
             data = dataclasses.replace(self.data, thing=thing)
@@ -81,10 +76,9 @@ class NaviRecall(Evaluator):
 
     def _grids(self, ctx: EvalContext, data: Navi) -> dict[str, list[np.ndarray]]:
         """Unit features of every point of every view, [side, side, d]."""
-        wants = Wants(last_raw=True, tokens=True)
-        grids: dict[str, list[np.ndarray]] = {prefix: [] for prefix in _READ}
-        for features in ctx.batches(data, wants, size=SIZE, batch_size=self.batch_size):
-            for prefix, read in _READ.items():
+        grids: dict[str, list[np.ndarray]] = {prefix: [] for prefix in READ}
+        for features in ctx.batches(data, WANTS, size=SIZE, batch_size=self.batch_size):
+            for prefix, read in READ.items():
                 grids[prefix] += [np.asarray(tokens, np.float32) for tokens in read(features)]
         return grids
 

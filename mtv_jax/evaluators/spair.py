@@ -10,23 +10,17 @@ wrapper of SigLIP; with the norm beside it (MTV section 10).
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from input_pipeline.layouts.spair import Pair, Spair
 from mtv_jax.core.config import at_least
-from mtv_jax.core.passes import Features, Wants, wanted
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
+from mtv_jax.evaluators.base_correspondence import READ, WANTS
 
 Grid = Float[np.ndarray, "h w d"]
 _VIEWS = {"view0": 0, "view1": 1, "view2": 2, "all": None}
-_READ: Mapping[str, Callable[[Features], Any]] = {
-    "": lambda features: wanted(features.last_raw),
-    "normed_": lambda features: wanted(features.tokens),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,10 +56,9 @@ class SpairRecall(Evaluator):
     def _category(self, ctx: EvalContext, category: str) -> dict[str, float]:
         """Recalls of one class; NaN where it has no pair."""
         data = dataclasses.replace(self.data, category=category)
-        wants = Wants(last_raw=True, tokens=True)
-        grids: dict[str, list[Grid]] = {prefix: [] for prefix in _READ}
-        for features in ctx.batches(data, wants, size=self.size, batch_size=self.batch_size):
-            for prefix, read in _READ.items():
+        grids: dict[str, list[Grid]] = {prefix: [] for prefix in READ}
+        for features in ctx.batches(data, WANTS, size=self.size, batch_size=self.batch_size):
+            for prefix, read in READ.items():
                 grids[prefix] += map(unit_grid, read(features))
         recalls: dict[str, float] = {}
         for view, difference in _VIEWS.items():
