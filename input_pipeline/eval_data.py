@@ -8,6 +8,8 @@ from jaxtyping import Int64, Shaped, UInt8
 
 from mtv_jax.core.errors import UserError
 
+IGNORED = 255  # in `segments`: what is scored nowhere
+
 
 class EvalData(abc.ABC):
     """Images in a fixed order, with the labels that there are.
@@ -42,6 +44,14 @@ class EvalData(abc.ABC):
     def captions(self) -> list[tuple[str, ...]]:
         """Every image's captions, () where there is none."""
         raise UserError(f"{self} has no captions")
+
+    def segments(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        """The class of every pixel, or `IGNORED`, as large as the image."""
+        raise UserError(f"{self} has no segments")
+
+    def segment_names(self) -> list[str]:
+        """Names of the classes of `segments`, in the order of their numbers."""
+        raise UserError(f"{self} has no segments")
 
     def require(self, name: str) -> None:
         """Raises a `UserError` when there is no map called `name`."""

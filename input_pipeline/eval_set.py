@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Int64, UInt8, UInt16
 
 from input_pipeline import decode
-from input_pipeline.eval_data import EvalData
+from input_pipeline.eval_data import IGNORED, EvalData
 from input_pipeline.store import Store
 from input_pipeline.tfrecord import RecordError
 from mtv_jax.core.errors import UserError, closest
+
+_SEGMENTS = "segmentation"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,20 @@ class EvalSet(EvalData):
             )
         return [c["name"] if isinstance(c, dict) else c for c in classes]
 
+    def segment_names(self) -> list[str]:
+        """What is no object, then the classes; the column is `segmentation`.
+
+        Raises:
+            UserError: the store lacks the column, or names no classes.
+        """
+        self.require(_SEGMENTS)
+        return ["background", *self.class_names()]
+
+    def segments(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        """Classes of pixels; one ignored pixel where there are none, or damaged ones."""
+        raster = self._raster(index, _SEGMENTS)
+        return np.full((1, 1), IGNORED, np.uint8) if raster is None else raster.astype(np.uint8)
+
     def captions(self) -> list[tuple[str, ...]]:
         """One caption an image, or none.
 
@@ -109,13 +125,17 @@ class EvalSet(EvalData):
 
     def raster(self, index: int, name: str) -> UInt16[np.ndarray, "h w"]:
         """A map of the set's row number `index`; one zero where there is none, or a damaged one."""
+        raster = self._raster(index, name)
+        return np.zeros((1, 1), np.uint16) if raster is None else raster
+
+    def _raster(self, index: int, name: str) -> UInt16[np.ndarray, "h w"] | None:
         store, rows = self._opened
         values = _read(store, rows[index], name)
         try:
-            return decode.decode_png16(values[0]) if values else np.zeros((1, 1), np.uint16)
+            return decode.decode_png16(values[0]) if values else None
         except decode.DecodeError as error:
             logging.warning("unreadable: %s %d of %s: %s", name, index, self, error)
-            return np.zeros((1, 1), np.uint16)
+            return None
 
     @property
     def _opened(self) -> tuple[Store, np.ndarray]:

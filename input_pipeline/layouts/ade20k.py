@@ -11,7 +11,6 @@ from jaxtyping import UInt8
 from input_pipeline.decode import DecodeError
 from input_pipeline.layouts.base import Layout, read_raster
 
-IGNORED = 255  # in `segments`: what is scored nowhere
 _CLASSES = 150
 
 
@@ -46,7 +45,7 @@ class Ade20k(Layout):
         images = sorted(self.folder(f"images/{self.split}").glob("*.jpg"))
         return [_Item(path, truths / f"{path.stem}.png") for path in images]
 
-    def class_names(self) -> list[str]:
+    def segment_names(self) -> list[str]:
         """The first name of each class in `objectInfo150.txt`."""
         lines = self.text("objectInfo150.txt").splitlines()[1:]
         names = [line.split("\t")[-1].split(",")[0].strip() for line in lines if line.strip()]
@@ -55,7 +54,7 @@ class Ade20k(Layout):
         return names
 
     def segments(self, index: int) -> UInt8[np.ndarray, "h w"]:
-        """Classes from 0; `IGNORED` where the file says 0, "other".
+        """Classes from 0; `eval_data.IGNORED` where the file says 0, "other".
 
         Raises:
             UserError: the file is not the distributor's.

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_pipeline.decode import encode_png16
+from input_pipeline.eval_data import IGNORED
 from input_pipeline.eval_set import EvalSet
 from input_pipeline.store import finish_sidecar, finish_store, write_selection, write_shard
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import IMAGE, Field
 
 _KIND = Field(name="kind", dtype="int32")
+_SEGMENTS = Field(name="segmentation", shape="h w", dtype="uint16", codec="png16")
 
 
 def _png(value: int) -> bytes:
@@ -69,3 +72,22 @@ def test_a_damaged_row_is_black_and_logged_and_the_rows_stay(path, caplog):
     assert len(data) == 5 and not data.image(2).any()
     assert [data.image(i)[0, 0, 0] for i in (1, 3, 4)] == [10, 30, 40]
     assert data.column("image")[2] is None and "unreadable: row 2" in caplog.text
+
+
+def test_segments_are_what_is_no_object_and_the_classes(path):
+    segments = np.asarray([[0, 1, 2]] * 2, np.uint16)
+    for shard, rows in enumerate(([0, 1, 2], [3, 4])):
+        encoded = {1: b"damaged", 2: None}
+        values = [encoded.get(i, encode_png16(segments)) for i in rows]
+        rows = [
+            {"key": str(i), **({"segmentation": value} if value else {})}
+            for i, value in zip(rows, values, strict=True)
+        ]
+        write_shard(pathlib.Path(path), "scenes", shard, rows)
+    finish_sidecar(pathlib.Path(path), "scenes", (_SEGMENTS,), {})
+    data = EvalSet(store=path, sidecars=("scenes",))
+    assert data.segment_names() == ["background", "a", "b"]
+    np.testing.assert_array_equal(data.segments(3), segments)
+    assert data.segments(1).tolist() == data.segments(2).tolist() == [[IGNORED]]
+    with pytest.raises(UserError, match="has no column 'segmentation'"):
+        EvalSet(store=path).segment_names()

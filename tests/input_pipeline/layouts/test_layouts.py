@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
+from input_pipeline.eval_data import IGNORED
 from input_pipeline.layouts import clip_lists
-from input_pipeline.layouts.ade20k import IGNORED, Ade20k
+from input_pipeline.layouts.ade20k import Ade20k
 from input_pipeline.layouts.coco import CocoCaptions
 from input_pipeline.layouts.imagenet import ImageNet
 from input_pipeline.layouts.metric_depth import KittiEigen, NyuDepth
@@ -63,7 +64,7 @@ def test_ade20k(made):
     segments = made.segments(1)
     assert segments.shape == (5, 11) and segments.dtype == np.uint8
     assert [int(segments[row, 0]) for row in range(3)] == [IGNORED, 0, 149]
-    names = made.class_names()
+    names = made.segment_names()
     assert len(names) == 150 and names[0] == "name 1" and names[149] == "name 150"
 
 
@@ -162,13 +163,13 @@ def test_segments_of_another_kind_are_refused(made):
     info = path.parents[2] / "objectInfo150.txt"
     info.write_text("Idx\tName\n1\twall\n")
     with pytest.raises(UserError, match="names 1 classes, not 150"):
-        made.class_names()
+        made.segment_names()
 
 
 def test_labels_that_a_set_does_not_have(tmp_path):
     trees.coco(tmp_path)
     data = CocoCaptions(root=str(tmp_path))
-    for ask in (data.labels, data.class_names, lambda: data.raster(0, "depth")):
+    for ask in (data.labels, data.class_names, data.segment_names, lambda: data.segments(0)):
         with pytest.raises(UserError, match=r"CocoCaptions in .* (has no|names no)"):
             ask()
 
