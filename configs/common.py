@@ -91,11 +91,17 @@ def store(path: str, **kwargs: Any) -> dict[str, Any]:
 
 
 def eval_data(
-    path: str, *, selection: str = "", sidecars: tuple[str, ...] = (), limit: int = 0
+    path: str,
+    *,
+    selection: str = "",
+    sidecars: tuple[str, ...] = (),
+    skip: int = 0,
+    limit: int = 0,
 ) -> dict[str, Any]:
     """Rows of a store as an evaluator reads them, every field present."""
     kind = "input_pipeline.eval_set:EvalSet"
-    return dict(type=kind, store=path, selection=selection, sidecars=sidecars, limit=limit)
+    rows = dict(selection=selection, skip=skip, limit=limit)
+    return dict(type=kind, store=path, sidecars=sidecars, **rows)
 
 
 def sidecars(tasks: str) -> tuple[str, ...]:

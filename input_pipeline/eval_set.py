@@ -13,6 +13,7 @@ from input_pipeline import decode
 from input_pipeline.eval_data import IGNORED, EvalData
 from input_pipeline.store import Store
 from input_pipeline.tfrecord import RecordError
+from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError, closest
 
 _SEGMENTS = "segmentation"
@@ -26,13 +27,15 @@ class EvalSet(EvalData):
         store: path of the store.
         selection: name of a selection file; "" for all rows.
         sidecars: labels to open beside the base shards.
-        limit: rows used, the first ones; 0 for all.
+        skip: rows left out, the first ones.
+        limit: rows used, the next ones; 0 for all.
     """
 
     store: str
     selection: str = ""
     sidecars: tuple[str, ...] = ()
-    limit: int = 0
+    skip: int = at_least(0, 0)
+    limit: int = at_least(0, 0)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def _open(data: EvalSet) -> tuple[Store, np.ndarray]:
     """The store and the global row numbers of a set."""
     store = Store.open(data.store, data.sidecars)
     rows = store.selection(data.selection) if data.selection else np.arange(store.num_rows)
-    return store, rows[: data.limit or None]
+    return store, rows[data.skip :][: data.limit or None]
 
 
 def _read(store: Store, row: Any, name: str) -> Any:

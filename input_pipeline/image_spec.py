@@ -29,8 +29,14 @@ class ImageSpec:
         self, image: UInt8[np.ndarray, "h w 3"], size: int
     ) -> UInt8[np.ndarray, "size size 3"]:
         """The image as a square of `size` pixels."""
+        return self.resize(image, (size, size))
+
+    def resize(
+        self, image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """The image in (height, width) `size`."""
         kernel = Image.Resampling[self.resample.upper()]
-        return np.asarray(Image.fromarray(image).resize((size, size), kernel))
+        return np.asarray(Image.fromarray(image).resize(size[::-1], kernel))
 
     def pixels(self, images: Any) -> Any:
         """uint8 to float32 in [low, high]; numpy or jax arrays."""

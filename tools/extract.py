@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtv_jax.core.errors import UserError, report_user_errors
-from tools.data.progress import Progress
+from mtv_jax.core.progress import Progress
 from tools.data.sources import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:

@@ -166,37 +166,31 @@ class EvalContext:
 
         reader = self._reader(data, size or self.model.encoder.image_size)
         compiled = self._remember(("batches", wants), lambda: self._on_images(embed))
-        return self._map(compiled, reader, len(data), batch_size)
+        return self.over(compiled, reader, len(data), batch_size=batch_size)
 
     def text_features(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]:
         """Unit pooled vectors of texts, float32."""
         tokenizer = self.model.tokenizer
         assert tokenizer is not None
-        parts = self._map(self._text_fn, lambda i: tokenizer.encode(texts[i]), len(texts))
+        parts = self.over(self._text_fn, lambda i: tokenizer.encode(texts[i]), len(texts))
         return np.concatenate([*parts])
 
-    def _remember(self, key: tuple, make: Callable[[], Any]) -> Any:
-        if key not in self._memo:
-            self._memo[key] = make()
-        return self._memo[key]
-
-    def _all(self, fn: Callable, data: EvalData, *, batch_size: int | None = None) -> Any:
-        """`fn(params, pixels)` over a whole set."""
-        reader = self._reader(data, self.model.encoder.image_size)
-        parts = self._map(self._on_images(fn), reader, len(data), batch_size)
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-    def _reader(self, data: EvalData, side: int) -> Callable[[int], np.ndarray]:
-        return lambda row: self.model.images.squash(data.image(row), side)
-
-    def _map(
+    def over(
         self,
         fn: Callable,
         read: Callable[[int], np.ndarray],
         count: int,
+        *,
         batch_size: int | None = None,
     ) -> Iterator[Any]:
-        """`fn` over rows 0 … count-1 in padded batches; the padding is cut off again."""
+        """`fn(params, rows)` over rows 0 … count-1, a batch at a time; the last one is not padded.
+
+        Args:
+            fn: compiled, its results replicated, each with the leading axis of the rows.
+            read: one row; asked for those of this process only.
+            count: rows.
+            batch_size: most rows at a time.
+        """
         wanted = min(batch_size or self._batch_size, self._batch_size)
         size = -(-wanted // self.mesh.size) * self.mesh.size
         rows = local_rows(self.mesh, size)
@@ -207,6 +201,20 @@ class EvalContext:
             with jax.set_mesh(self.mesh):
                 out = fn(self.model.params, batch)
             yield jax.tree.map(functools.partial(_first, count - start), out)
+
+    def _remember(self, key: tuple, make: Callable[[], Any]) -> Any:
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def _all(self, fn: Callable, data: EvalData, *, batch_size: int | None = None) -> Any:
+        """`fn(params, pixels)` over a whole set."""
+        reader = self._reader(data, self.model.encoder.image_size)
+        parts = self.over(self._on_images(fn), reader, len(data), batch_size=batch_size)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def _reader(self, data: EvalData, side: int) -> Callable[[int], np.ndarray]:
+        return lambda row: self.model.images.squash(data.image(row), side)
 
     def _on_images(self, fn: Callable) -> Callable:
         """`fn` compiled for uint8 images."""

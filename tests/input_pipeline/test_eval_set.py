@@ -48,9 +48,19 @@ def test_rows_of_a_selection_in_store_order(path):
     assert data.provenance["classes"] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("limit", "rows"), [(0, 5), (2, 2), (9, 5)])
-def test_limit(path, limit, rows):
-    assert len(EvalSet(store=path, limit=limit)) == rows
+@pytest.mark.parametrize(
+    ("skip", "limit", "rows"),
+    [
+        (0, 0, [0, 1, 2, 3, 4]),
+        (0, 2, [0, 1]),
+        (0, 9, [0, 1, 2, 3, 4]),
+        (3, 0, [3, 4]),
+        (1, 2, [1, 2]),
+    ],
+)
+def test_skip_and_limit(path, skip, limit, rows):
+    data = EvalSet(store=path, skip=skip, limit=limit)
+    assert [data.image(i)[0, 0, 0] // 10 for i in range(len(data))] == rows
 
 
 def test_what_is_missing_is_named(path):

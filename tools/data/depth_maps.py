@@ -35,9 +35,9 @@ from input_pipeline import decode, store
 from input_pipeline.example import Value
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import DEPTH, Field
+from mtv_jax.core.progress import Progress
 from tools.data import parallel, sidecars
 from tools.data.depth_values import FORMATS, Quantity, Rejected, read_map, to_label, to_truth
-from tools.data.progress import Progress
 from tools.data.sources import IMAGE_SUFFIXES
 from tools.data.verify import Findings
 

@@ -27,9 +27,9 @@ import numpy as np
 from input_pipeline import files, store
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
+from mtv_jax.core.progress import Progress
 from tools.data import archives, curate, folders, funnel, parallel, sources, upstream
 from tools.data.captions import choose_caption
-from tools.data.progress import Progress
 
 _FIELDS = (IMAGE, CAPTION, Field(name="height", dtype="int32"), Field(name="width", dtype="int32"))
 _PLAN = "ingest.json"

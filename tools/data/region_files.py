@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mtv_jax.core.errors import UserError
-from tools.data.progress import Progress
+from mtv_jax.core.progress import Progress
 from tools.data.sources import IMAGE_SUFFIXES
 from tools.data.verify import Findings
 

@@ -38,9 +38,9 @@ from input_pipeline.example import Value
 from input_pipeline.vocabulary import Vocabulary
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import BOXES, PHRASES, SCORES
+from mtv_jax.core.progress import Progress
 from tools.data import parallel, sidecars
 from tools.data.depth_values import Rejected
-from tools.data.progress import Progress
 from tools.data.region_files import Entries, index_entries, row_name
 from tools.data.region_values import Limits, check_size, keep_regions
 from tools.data.verify import Findings

@@ -19,8 +19,8 @@ import numpy as np
 from input_pipeline import decode, example, store, tfrecord
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import Field
+from mtv_jax.core.progress import Progress
 from tools.data import checks, parallel
-from tools.data.progress import Progress
 
 _SHOWN = 5
 _UNREADABLE = b""  # in place of a key

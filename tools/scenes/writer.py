@@ -11,8 +11,8 @@ import pathlib
 
 from input_pipeline import files, store
 from mtv_jax.core.errors import UserError
+from mtv_jax.core.progress import Progress
 from tools.data import parallel
-from tools.data.progress import Progress
 from tools.scenes.classes.catalog import CLASSES
 from tools.scenes.identity import HELD_OUT
 from tools.scenes.labels import FIELDS, HOLDERS, make_rows

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The progress line of long work on data: done, rate and time left, on stderr."""
+"""The progress line of long work: done, rate and time left, on stderr."""
 
 import sys
 import time
