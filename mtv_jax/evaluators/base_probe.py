@@ -198,7 +198,7 @@ def _batches(
     valid = rows < recipe.batch_size
 
     def cut(position: int) -> Cut:
-        rng = np.random.Generator(np.random.Philox(key=[recipe.seed, position]))
+        rng = _generator(recipe.seed, position)
         return sample(int(_epoch(recipe.seed, position // count, count)[position % count]), rng)
 
     with concurrent.futures.ThreadPoolExecutor(recipe.threads) as pool:
@@ -217,8 +217,11 @@ def _batches(
 @functools.lru_cache(maxsize=4)
 def _epoch(seed: int, epoch: int, count: int) -> np.ndarray:
     """The images in an epoch's order."""
-    key = [seed, 2**63 + epoch]  # no position comes that far
-    return np.random.Generator(np.random.Philox(key=key)).permutation(count)
+    return _generator(seed, 2**63 + epoch).permutation(count)  # no position comes that far
+
+
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.asarray([seed, stream], np.uint64)))
 
 
 def _initial(ctx: EvalContext, probe: Probe, recipe: Recipe) -> _Trained:

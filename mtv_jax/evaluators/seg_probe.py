@@ -68,7 +68,7 @@ class SegProbe(Evaluator):
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         classes = len(self.data.segment_names())
-        probe = Probe(head=_Head(classes=classes), wants=_WANTS, loss=pixel_entropy)
+        probe = Probe(head=SegHead(classes=classes), wants=_WANTS, loss=pixel_entropy)
 
         def sample(row: int, rng: np.random.Generator) -> Cut:
             whole = Cut(self.train.image(row), self.train.segments(row))
@@ -125,7 +125,7 @@ class SegProbe(Evaluator):
                 row += 1
 
 
-class _Head(nn.Module):
+class SegHead(nn.Module):
     """Batch normalisation over all devices, then one linear map."""
 
     classes: int
