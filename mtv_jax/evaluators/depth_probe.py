@@ -40,7 +40,6 @@ _WANTS = Wants(last_raw=True, pooled=True)
 _FINER = 4  # than the patches
 _EPSILON = 1e-3  # metres, inside logarithms
 _GROUP = 2
-_WITHOUT_VARIANCE = 100  # steps
 _PRIOR = 500  # maps that the chance level is the mean of
 _BATCH = 16
 
@@ -59,6 +58,7 @@ class DepthProbe(Evaluator):
         nearest: the first bin, in metres.
         farthest: the last bin, in metres; what is farther is not scored.
         bins: depths that are mixed.
+        scale_steps: first steps, whose loss is without the variance; published runs are long.
     """
 
     train: EvalData
@@ -70,6 +70,7 @@ class DepthProbe(Evaluator):
     nearest: float = 1e-3
     farthest: float = 10.0
     bins: int = at_least(2, 256)
+    scale_steps: int = at_least(0, 100)
 
     def check(self, columns: Collection[str]) -> None:
         super().check(columns)
@@ -92,7 +93,8 @@ class DepthProbe(Evaluator):
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         head = DepthHead(nearest=self.nearest, farthest=self.farthest, bins=self.bins)
-        probe = Probe(head=head, wants=_WANTS, loss=log_depth_loss, group=_GROUP)
+        loss = functools.partial(log_depth_loss, scale_steps=self.scale_steps)
+        probe = Probe(head=head, wants=_WANTS, loss=loss, group=_GROUP)
 
         def sample(row: int, rng: np.random.Generator) -> Cut:
             whole = Cut(self.train.image(row), self.metres(self.train, row))
@@ -185,6 +187,8 @@ def log_depth_loss(
     targets: Float[Array, "b height width"],
     valid: Bool[Array, " b"],
     step: Array,
+    *,
+    scale_steps: int = 100,
 ) -> Float[Array, ""]:
     """AdaBins' loss of depths at the crop's size: mean over pairs of images with a known pixel."""
     rows, columns = map(bilinear_weights, outputs.shape[1:], targets.shape[1:])
@@ -197,7 +201,7 @@ def log_depth_loss(
     mean = g.sum(axis=-1) / jnp.maximum(count, 1)
     deviations = jnp.where(known, g - mean[:, None], 0.0)
     variance = (deviations**2).sum(axis=-1) / jnp.maximum(count - 1, 1)
-    square = 0.15 * mean**2 + jnp.where(step < _WITHOUT_VARIANCE, 0.0, variance)
+    square = 0.15 * mean**2 + jnp.where(step < scale_steps, 0.0, variance)
     some = (count > 1) & (square > 0)  # the root has no slope at 0
     losses = jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), 0.0)
     return losses.sum() / jnp.maximum((count > 1).sum(), 1)
