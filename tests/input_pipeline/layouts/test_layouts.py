@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers on miniature trees, and what they say of five kinds of damage."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from input_pipeline.layouts import clip_lists
 from input_pipeline.layouts.ade20k import Ade20k
 from input_pipeline.layouts.coco import CocoCaptions
 from input_pipeline.layouts.imagenet import ImageNet
-from input_pipeline.layouts.metric_depth import KittiEigen, NyuDepth
+from input_pipeline.layouts.metric_depth import KittiEigen, NyuDepth, NyuTrain
 from mtv_jax.core.errors import UserError
 from tests.input_pipeline.layouts import trees
 
@@ -18,6 +20,7 @@ LAYOUTS = {
     "coco": (trees.coco, CocoCaptions, 2),
     "ade20k": (trees.ade20k, Ade20k, 2),
     "nyu": (trees.nyu, NyuDepth, 2),
+    "nyu_train": (trees.nyu_train, NyuTrain, 1),
     "kitti": (trees.kitti, KittiEigen, 1),
 }
 
@@ -77,6 +80,15 @@ def test_nyu(made):
     assert (depth > 0).sum() == 426 * 560 - 2
 
 
+@each("nyu_train")
+def test_nyu_to_train_on(made):
+    """Without the border, and as far as ten metres."""
+    image, depth = made.image(0), made.raster(0, "metric_depth")
+    assert image.shape == (427, 565, 3) and (image == 70).all()
+    assert depth.shape == (427, 565) and depth[0, :3].tolist() == [0.0, 0.0, np.float32(0.001)]
+    assert (depth.ravel()[3:] == 10.0).all()
+
+
 @each("kitti")
 def test_kitti(made):
     """153 … 370 of 375 rows, 44 … 1196 of 1242 columns: Garg's crop."""
@@ -86,6 +98,10 @@ def test_kitti(made):
     assert (rows[0], rows[-1], columns[0], columns[-1]) == (153, 370, 44, 1196)
 
 
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def remove(path):
     if path.is_dir():
         path.rename(path.with_name("elsewhere"))
@@ -93,22 +109,41 @@ def remove(path):
         path.unlink()
 
 
+def text(words):
+    return lambda path: path.write_text(words)
+
+
+TEST_LIST, KITTI_LIST = "nyudepthv2_test_files_with_gt.txt", "eigen_test_files_with_gt.txt"
+TRAIN_LIST = "nyudepthv2_train_files_with_gt.txt"
+ANNOTATIONS = "annotations/validation/ADE_val_00000002.png"
 # By layout: what is damaged, how, and the words that say so.
 DAMAGE = [
     ("imagenet", "val", remove, "the folder val is missing"),
     ("imagenet", "val/n01440764", remove, "has 999 folders of classes, not 1000"),
     ("coco", "dataset_coco.json", remove, r"dataset_coco.json cannot be read \(No such file"),
-    ("coco", "dataset_coco.json", lambda p: p.write_text("{"), "is no JSON"),
-    ("coco", "dataset_coco.json", lambda p: p.write_text("[]"), "is not Karpathy's"),
+    ("coco", "dataset_coco.json", cut_short, "the file dataset_coco.json is no JSON"),
+    ("coco", "dataset_coco.json", text("[]"), "is not Karpathy's"),
+    ("coco", "dataset_coco.json", text('{"images": [{"id": 1}]}'), "is not Karpathy's"),
+    ("coco", "dataset_coco.json", text('{"images": []}'), "it holds no images"),
     ("coco", "val2014/COCO_val2014_000000000002.jpg", remove, "1 of its files are missing"),
     ("ade20k", "annotations/validation", remove, "the folder annotations/validation is missing"),
-    ("ade20k", "annotations/validation/ADE_val_00000002.png", remove, "1 of its files are missing"),
-    ("nyu", "nyu_test.txt", remove, "nyu_test.txt cannot be read"),
-    ("nyu", "nyu_test.txt", lambda p: p.write_text("a.jpg\n"), "line 1 of nyu_test.txt is not an"),
-    ("nyu", "nyu_test.txt", lambda p: p.write_text(""), "holds no images"),
+    ("ade20k", ANNOTATIONS, remove, "1 of its files are missing.*annotations.*00000002.png"),
+    ("ade20k", "images/validation/ADE_val_00000002.jpg", remove, "1 .* missing.*00000002.jpg"),
+    ("nyu", TEST_LIST, remove, f"{TEST_LIST} cannot be read"),
+    ("nyu", TEST_LIST, lambda p: p.write_bytes(b"\xff\xfe"), f"{TEST_LIST} cannot be read"),
+    ("nyu", TEST_LIST, text("a.jpg\n"), f"line 1 of {TEST_LIST} is not an image and a depth map"),
+    ("nyu", TEST_LIST, text(""), "it holds no images"),
     ("nyu", "kitchen/sync_depth_00045.png", remove, "1 of its files are missing"),
+    ("nyu_train", TRAIN_LIST, remove, f"{TRAIN_LIST} cannot be read"),
+    ("nyu_train", TRAIN_LIST, text("\na,b\n"), f"line 2 of {TRAIN_LIST} is not an image"),
+    ("nyu_train", TRAIN_LIST, text("\n\n"), "it holds no images"),
+    ("nyu_train", "cafe_0001a", remove, "2 of its files are missing"),
     ("kitti", "gt_depth", remove, "the folder gt_depth is missing"),
-]  # fmt: skip
+    ("kitti", "input", remove, "the folder input is missing"),
+    ("kitti", KITTI_LIST, remove, f"{KITTI_LIST} cannot be read"),
+    ("kitti", KITTI_LIST, text("a.png None 1.0\n"), "it holds no images"),
+    ("kitti", "input/2011_09_26", remove, "1 of its files are missing"),
+]
 
 
 @pytest.mark.parametrize(("made", "path", "damage", "message"), DAMAGE, indirect=["made"], ids=str)
@@ -133,26 +168,45 @@ def test_a_damaged_image_is_black_and_logged(made, caplog):
     assert made.image(0).any() == (made.image(0).max() > 0)
 
 
-@each("nyu", "kitti")
-def test_a_damaged_depth_map_is_unknown_everywhere(made, caplog):
-    trees.raster(made.items[0].depth, np.zeros((4, 4), np.uint8))
-    assert made.raster(0, "metric_depth").shape == (1, 1) and "not 16 bits" in caplog.text
-    made.items[0].depth.write_bytes(b"")
+# What a depth map can be instead, and the words that say so.
+NO_MAPS = {
+    "8 bits": (lambda path: trees.raster(path, np.zeros((480, 640), np.uint8)), "not 16 bits"),
+    "colour": (trees.picture, "not an image of one channel"),
+    "cut short": (lambda path: cut_short(path), "is damaged or cut short"),
+    "empty": (lambda path: path.write_bytes(b""), "not an image"),
+    "gone": (lambda path: path.unlink(), "cannot read .* No such file"),
+}
+
+
+@pytest.mark.parametrize("how", NO_MAPS)
+@each("nyu", "nyu_train", "kitti")
+def test_a_damaged_depth_map_is_unknown_everywhere(made, how, caplog):
+    damage, message = NO_MAPS[how]
+    path = made.items[0].known
+    damage(path)
+    assert made.raster(0, "metric_depth").tolist() == [[0.0]]
+    (fault,) = made.faults()
+    assert re.search(message, fault) and str(path) in fault and fault in caplog.text
+
+
+@each("nyu", "nyu_train")
+def test_a_depth_map_of_another_size_is_a_fault(made):
+    assert list(made.faults()) == []
+    trees.raster(made.items[0].known, np.full((240, 320), 2000, np.uint16))
     assert not made.raster(0, "metric_depth").any()
+    (fault,) = made.faults()
+    assert fault.endswith(" has 240 x 320 pixels, not 480 x 640")
+
+
+@each("nyu", "kitti")
+def test_maps_have_a_name(made):
     with pytest.raises(UserError, match="has no maps 'depth', but 'metric_depth'"):
         made.require("depth")
 
 
-@each("nyu")
-def test_depth_of_another_size_is_refused(made):
-    trees.raster(made.items[0].depth, np.zeros((240, 320), np.uint16))
-    with pytest.raises(UserError, match="240 x 320 pixels, not 480 x 640"):
-        made.raster(0, "metric_depth")
-
-
 @each("ade20k")
 def test_segments_of_another_kind_are_refused(made):
-    path = made.items[0].segments
+    path = made.items[0].known
     for values in (np.full((9, 7), 151, np.uint8), np.zeros((9, 7), np.uint16)):
         trees.raster(path, values)
         with pytest.raises(UserError, match="not classes up to 150"):

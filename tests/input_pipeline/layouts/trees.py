@@ -68,7 +68,21 @@ def nyu(root: pathlib.Path) -> None:
         depth[45, 41], depth[46, 41] = 0, 12_000
         raster(root / room / "sync_depth_00045.png", depth)
         lines.append(f"{room}/rgb_00045.jpg {room}/sync_depth_00045.png 518.8579")
-    (root / "nyu_test.txt").write_text("\n".join(lines) + "\n")
+    (root / "nyudepthv2_test_files_with_gt.txt").write_text("\n".join(lines) + "\n")
+
+
+def nyu_train(root: pathlib.Path) -> None:
+    """A frame with a white border; depths of 0, 10 and 11 metres, and 1 millimetre."""
+    frame = np.full((480, 640, 3), 255, np.uint8)
+    frame[45:472, 43:608] = 70
+    folder = root / "cafe_0001a"
+    folder.mkdir(parents=True)
+    Image.fromarray(frame).save(folder / "rgb_00000.png")
+    depth = np.full((480, 640), 10_000, np.uint16)
+    depth[45, 43:46] = 0, 11_000, 1
+    raster(folder / "sync_depth_00000.png", depth)
+    line = "/cafe_0001a/rgb_00000.png /cafe_0001a/sync_depth_00000.png 518.8579\n"
+    (root / "nyudepthv2_train_files_with_gt.txt").write_text(line)
 
 
 def kitti(root: pathlib.Path) -> None:
@@ -84,7 +98,7 @@ def kitti(root: pathlib.Path) -> None:
             values[200, 600], values[200, 601] = 90 * 256, 0
             raster(root / "gt_depth" / depth, values)
         lines.append(f"{image} {depth if number == 69 else 'None'} 721.5377")
-    (root / "kitti_eigen_test.txt").write_text("\n".join(lines) + "\n")
+    (root / "eigen_test_files_with_gt.txt").write_text("\n".join(lines) + "\n")
 
 
 CAT_POINTS = {
