@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers on miniature trees, and what they say of five kinds of damage."""
 
+import pathlib
 import re
 
 import numpy as np
 import pytest
 
+from input_pipeline import example, files, tfrecord
 from input_pipeline.eval_data import IGNORED
 from input_pipeline.layouts import clip_lists
 from input_pipeline.layouts.ade20k import Ade20k
 from input_pipeline.layouts.coco import CocoCaptions
 from input_pipeline.layouts.imagenet import ImageNet
+from input_pipeline.layouts.imagenet_tfds import ImageNetTfds
 from input_pipeline.layouts.metric_depth import KittiEigen, NyuDepth, NyuTrain
 from mtv_jax.core.errors import UserError
 from tests.input_pipeline.layouts import trees
 
 LAYOUTS = {
     "imagenet": (trees.imagenet, ImageNet, 3),
+    "imagenet_tfds": (trees.imagenet_tfds, ImageNetTfds, 3),
     "coco": (trees.coco, CocoCaptions, 2),
     "ade20k": (trees.ade20k, Ade20k, 2),
     "nyu": (trees.nyu, NyuDepth, 2),
@@ -53,6 +57,56 @@ def test_imagenet(made):
     assert made.labels().tolist() == [0, 7, 999]
     assert [int(made.image(row)[0, 0, 0]) for row in range(3)] == pytest.approx([10, 20, 30], abs=2)
     assert made.image(2).shape == (5, 6, 3), "gray becomes RGB"
+
+
+@each("imagenet_tfds")
+def test_imagenet_of_tfds(made):
+    made.open()
+    assert made.labels().tolist() == [0, 7, 999]
+    pixels = [int(made.image(row)[0, 0, 0]) for row in range(3)]
+    assert pixels == pytest.approx([0, 7, 249], abs=2)
+    assert ImageNetTfds(root=made.root, limit=1).labels().tolist() == [0]
+
+
+@each("imagenet_tfds")
+def test_a_read_only_folder_of_tfds(made, monkeypatch):
+    """Offsets are found anew, and stay in memory."""
+
+    def refuse(path, data):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(files, "write_atomically", refuse)
+    made.open()
+    assert made.labels().tolist() == [0, 7, 999]
+    assert not list(pathlib.Path(made.root).rglob("*.index"))
+
+
+@each("imagenet_tfds")
+def test_records_of_tfds_that_cannot_be_trusted(made, caplog):
+    """The image is black and logged; a class that is unknown is an error."""
+    path = made.items[0].path
+    data = bytearray(path.read_bytes())
+    data[40] ^= 255
+    path.write_bytes(data)
+    made.open()
+    assert not made.image(0).any() and "row 0 at byte 0: payload checksum" in caplog.text
+    assert made.image(1).any()
+    with pytest.raises(UserError, match=r"row 0 at byte 0: payload checksum.*; get it from http"):
+        made.labels()
+
+
+@pytest.mark.parametrize(("record", "message"), [
+    ({"label": -1, "image": b""}, "the split validation has no labels; get it from http"),
+    ({"label": 1000, "image": b""}, "the split validation has no labels"),
+    ({"image": b""}, "row 0 has no feature 'label' of ImageNet"),
+    ({"label": [1, 2]}, "row 0 has no feature 'label' of ImageNet"),
+])  # fmt: skip
+@each("imagenet_tfds")
+def test_labels_of_tfds_that_are_none(made, record, message):
+    with tfrecord.RecordWriter(made.items[2].path) as writer:
+        writer.write(example.encode(record))
+    with pytest.raises(UserError, match=message):
+        made.labels()
 
 
 @each("coco")
@@ -113,6 +167,17 @@ def text(words):
     return lambda path: path.write_text(words)
 
 
+def replaced(old, new):
+    def damage(path):
+        words = path.read_text()
+        assert old in words
+        path.write_text(words.replace(old, new, 1))
+
+    return damage
+
+
+TFDS, INFO = "imagenet2012/5.1.0/", "imagenet2012/5.1.0/dataset_info.json"
+SHARD = "imagenet2012-validation.tfrecord-00001-of-00002"
 TEST_LIST, KITTI_LIST = "nyudepthv2_test_files_with_gt.txt", "eigen_test_files_with_gt.txt"
 TRAIN_LIST = "nyudepthv2_train_files_with_gt.txt"
 ANNOTATIONS = "annotations/validation/ADE_val_00000002.png"
@@ -120,6 +185,28 @@ ANNOTATIONS = "annotations/validation/ADE_val_00000002.png"
 DAMAGE = [
     ("imagenet", "val", remove, "the folder val is missing"),
     ("imagenet", "val/n01440764", remove, "has 999 folders of classes, not 1000"),
+    ("imagenet_tfds", "imagenet2012", remove, "the folder imagenet2012/5.1.0 is missing"),
+    ("imagenet_tfds", f"{TFDS}{SHARD}", remove, f"1 of its files are missing.*{SHARD}"),
+    ("imagenet_tfds", f"{TFDS}{SHARD}", cut_short, f"{SHARD}: row 0 at byte 0: cut short"),
+    ("imagenet_tfds", INFO, replaced('"1"', '"2"'), f"{SHARD} has 1 images, dataset_info.* says 2"),
+    ("imagenet_tfds", INFO, replaced("validation", "train"), "has no shards of validation"),
+    ("imagenet_tfds", INFO, replaced('"1"', '"x"'), "has no shards of validation"),
+    ("imagenet_tfds", INFO, text("[]"), "has no shards of validation"),
+    ("imagenet_tfds", INFO, replaced('["2", "1"]', "[]"), "it holds no images"),
+    ("imagenet_tfds", INFO, cut_short, f"the file {INFO} is no JSON"),
+    ("imagenet_tfds", INFO, replaced("tfrecord", "array_record"), "it is prepared as array_record"),
+    (
+        "imagenet_tfds",
+        f"{TFDS}label.labels.txt",
+        replaced("n01440764", ""),
+        "not name 1000 classes",
+    ),
+    (
+        "imagenet_tfds",
+        f"{TFDS}label.labels.txt",
+        replaced("01440764", "9"),
+        "not name 1000 classes",
+    ),
     ("coco", "dataset_coco.json", remove, r"dataset_coco.json cannot be read \(No such file"),
     ("coco", "dataset_coco.json", cut_short, "the file dataset_coco.json is no JSON"),
     ("coco", "dataset_coco.json", text("[]"), "is not Karpathy's"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Miniature trees in the layouts of the distributors."""
 
+import io
 import json
 import pathlib
 
@@ -8,11 +9,20 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from input_pipeline import example, tfrecord
+
 
 def picture(path: pathlib.Path, size: tuple[int, int] = (9, 7), value: int = 100) -> None:
     """An image of (height, width) `size`; its first pixel is `value` in all colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path, quality=95)
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """An encoded image."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
 
 
 def raster(path: pathlib.Path, values: np.ndarray) -> None:
@@ -30,6 +40,33 @@ def imagenet(root: pathlib.Path) -> None:
     picture(root / "val" / ids[7] / "ILSVRC2012_val_00000002.JPEG", value=20)
     gray = root / "val" / ids[999] / "ILSVRC2012_val_00000001.jpg"
     Image.fromarray(np.full((5, 6), 30, np.uint8)).save(gray)
+
+
+TFDS_LABELS = ((0, 7), (999,))  # by shard
+
+
+def imagenet_tfds(root: pathlib.Path) -> None:
+    """Two shards of TFDS with two images and one, as its version 4.9.10 writes them."""
+    folder = root / "imagenet2012" / "5.1.0"
+    folder.mkdir(parents=True)
+    ids = [f"n{number:08d}" for number in range(1440764, 1441764)]
+    (folder / "label.labels.txt").write_text("\n".join(ids) + "\n")
+    for shard, labels in enumerate(TFDS_LABELS):
+        name = f"imagenet2012-validation.tfrecord-{shard:05d}-of-00002"
+        with tfrecord.RecordWriter(folder / name) as writer:
+            for label in labels:
+                image = np.full((9, 7, 3), label % 250, np.uint8)
+                record = dict(image=jpeg(image), label=label, file_name="ILSVRC2012_val_1.JPEG")
+                writer.write(example.encode(record))
+        tfrecord.index_path(folder / name).unlink()
+    validation = {
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "name": "validation",
+        "numBytes": "3580",
+        "shardLengths": [str(len(labels)) for labels in TFDS_LABELS],
+    }
+    info = {"fileFormat": "tfrecord", "name": "imagenet2012", "splits": [validation]}
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"version": "5.1.0"}))
 
 
 def coco(root: pathlib.Path) -> None:
