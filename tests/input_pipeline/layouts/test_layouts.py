@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers on miniature trees, and what they say of five kinds of damage."""
 
+import os
 import pathlib
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from input_pipeline import example, files, tfrecord
 from input_pipeline.eval_data import IGNORED
-from input_pipeline.layouts import clip_lists
+from input_pipeline.layouts import clip_lists, nyu_mat
 from input_pipeline.layouts.ade20k import Ade20k
 from input_pipeline.layouts.coco import CocoCaptions
 from input_pipeline.layouts.imagenet import ImageNet
 from input_pipeline.layouts.imagenet_tfds import ImageNetTfds
 from input_pipeline.layouts.metric_depth import KittiEigen, NyuDepth, NyuTrain
+from input_pipeline.layouts.nyu_mat import NyuMat
 from mtv_jax.core.errors import UserError
 from tests.input_pipeline.layouts import trees
 
@@ -24,6 +28,7 @@ LAYOUTS = {
     "coco": (trees.coco, CocoCaptions, 2),
     "ade20k": (trees.ade20k, Ade20k, 2),
     "nyu": (trees.nyu, NyuDepth, 2),
+    "nyu_mat": (trees.nyu_mat, NyuMat, 2),
     "nyu_train": (trees.nyu_train, NyuTrain, 1),
     "kitti": (trees.kitti, KittiEigen, 1),
 }
@@ -134,6 +139,66 @@ def test_nyu(made):
     assert (depth > 0).sum() == 426 * 560 - 2
 
 
+@each("nyu_mat")
+def test_nyu_as_its_distributor_ships_it(made):
+    """Rows and columns in their places, without the border; depth in whole millimetres."""
+    image, depth = made.image(1), made.raster(1, "metric_depth")
+    assert image.shape == (480, 640, 3) and image[7, 7].tolist() == [102] * 3
+    assert image[473, 631].tolist() == [10, 20, 30]
+    inside = np.zeros((480, 640), bool)
+    inside[7:474, 7:632] = True
+    assert not image[~inside].any() and image[inside].all()
+    assert depth.dtype == np.float32 and depth.shape == (480, 640)
+    assert depth[47, 41] == np.float32(2.5) and depth[45, 41] == depth[46, 41] == 0.0
+    assert (depth > 0).sum() == 426 * 560 - 2 and not list(made.faults())
+    train = NyuMat(root=made.root, split="train")
+    assert len(train) == 1 and train.image(0)[7, 7].tolist() == [101] * 3
+
+
+@each("nyu_mat")
+def test_nyu_is_read_by_many_threads(made):
+    """As by one."""
+    wanted = [made.image(row) for row in (0, 1)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(made.image, [0, 1] * 20))
+    assert all((image == wanted[row % 2]).all() for row, image in enumerate(found))
+
+
+@each("nyu_mat")
+def test_every_process_opens_nyu_for_itself(made, monkeypatch):
+    path = made.items[0].path
+    own = nyu_mat._opened(path, os.getpid())
+    monkeypatch.setattr(nyu_mat.os, "getpid", lambda: -1)
+    made.image(0)
+    assert nyu_mat._opened(path, -1) is not own and own["images"].shape == (3, 3, 640, 480)
+
+
+@each("nyu_mat")
+def test_rows_of_nyu_that_cannot_be_read(made, caplog):
+    """Damage inside a row's compressed bytes."""
+    row, path = made.items[1].known, made.items[0].path
+    with pytest.importorskip("h5py").File(path) as file:
+        places = [file[name].id.get_chunk_info(row).byte_offset for name in ("images", "rawDepths")]
+    with open(path, "r+b") as file:
+        for place in places:
+            file.seek(place + 512 + 100)
+            file.write(b"damage" * 20)
+    made.open()
+    assert not made.image(1).any() and "unreadable: image 1 of" in caplog.text
+    assert made.raster(1, "metric_depth").shape == (1, 1)
+    (fault,) = made.faults()
+    assert fault.startswith(f"{path}: row 2 of rawDepths: ")
+    assert made.image(0).any()
+
+
+@pytest.mark.parametrize("package", ["h5py", "scipy.io"])
+@each("nyu_mat")
+def test_without_the_packages_of_nyu_the_remedy_is_named(made, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"pip install h5py scipy$"):
+        made.open()
+
+
 @each("nyu_train")
 def test_nyu_to_train_on(made):
     """Without the border, and as far as ten metres."""
@@ -176,6 +241,20 @@ def replaced(old, new):
     return damage
 
 
+def splits(**rows):
+    return lambda path: pytest.importorskip("scipy.io").savemat(path, rows)
+
+
+def arrays(**shapes):
+    def write(path):
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            for name, shape in shapes.items():
+                file[name] = np.zeros(shape, np.uint8)
+
+    return write
+
+
+MAT = "nyu_depth_v2_labeled.mat"
 TFDS, INFO = "imagenet2012/5.1.0/", "imagenet2012/5.1.0/dataset_info.json"
 SHARD = "imagenet2012-validation.tfrecord-00001-of-00002"
 TEST_LIST, KITTI_LIST = "nyudepthv2_test_files_with_gt.txt", "eigen_test_files_with_gt.txt"
@@ -221,6 +300,19 @@ DAMAGE = [
     ("nyu", TEST_LIST, text("a.jpg\n"), f"line 1 of {TEST_LIST} is not an image and a depth map"),
     ("nyu", TEST_LIST, text(""), "it holds no images"),
     ("nyu", "kitchen/sync_depth_00045.png", remove, "1 of its files are missing"),
+    ("nyu_mat", "splits.mat", remove, r"splits.mat cannot be read .*No such file"),
+    ("nyu_mat", "splits.mat", cut_short, "splits.mat cannot be read"),
+    ("nyu_mat", "splits.mat", text("x"), "splits.mat cannot be read"),
+    ("nyu_mat", "splits.mat", splits(other=[[1]]), "splits.mat cannot be read.*testNdxs"),
+    ("nyu_mat", "splits.mat", splits(testNdxs=[[]]), "it holds no images"),
+    ("nyu_mat", "splits.mat", splits(testNdxs=[[4]]), "counts 4 images, .*labeled.mat has 3"),
+    ("nyu_mat", "splits.mat", splits(testNdxs=[[0]]), "counts 0 images, .*labeled.mat has 3"),
+    ("nyu_mat", MAT, remove, f"{MAT} cannot be read .*No such file"),
+    ("nyu_mat", MAT, cut_short, f"{MAT} cannot be read .*truncated"),
+    ("nyu_mat", MAT, text("x"), f"{MAT} cannot be read"),
+    ("nyu_mat", MAT, arrays(images=(1, 3, 640, 480)), f"{MAT} cannot be read .*rawDepths"),
+    ("nyu_mat", MAT, arrays(images=(1, 3, 480, 640), rawDepths=(1, 480, 640)), "of the shapes"),
+    ("nyu_mat", MAT, arrays(images=(3, 3, 640, 480), rawDepths=(2, 640, 480)), "of the shapes"),
     ("nyu_train", TRAIN_LIST, remove, f"{TRAIN_LIST} cannot be read"),
     ("nyu_train", TRAIN_LIST, text("\na,b\n"), f"line 2 of {TRAIN_LIST} is not an image"),
     ("nyu_train", TRAIN_LIST, text("\n\n"), "it holds no images"),

@@ -7,6 +7,7 @@ import pathlib
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from input_pipeline import example, tfrecord
@@ -106,6 +107,24 @@ def nyu(root: pathlib.Path) -> None:
         raster(root / room / "sync_depth_00045.png", depth)
         lines.append(f"{room}/rgb_00045.jpg {room}/sync_depth_00045.png 518.8579")
     (root / "nyudepthv2_test_files_with_gt.txt").write_text("\n".join(lines) + "\n")
+
+
+def nyu_mat(root: pathlib.Path) -> None:
+    """Two rooms of three, as MATLAB writes them; depths as those of `nyu`, in metres."""
+    h5py, matlab = pytest.importorskip("h5py"), pytest.importorskip("scipy.io")
+    images = np.full((3, 480, 640, 3), 255, np.uint8)
+    images[:, 7:474, 7:632] = [10, 20, 30]
+    depth = np.full((3, 480, 640), 3.0, np.float32)
+    depth[:, 45:471, 41:601] = 2.5009
+    depth[:, 45, 41], depth[:, 46, 41] = 0.0, 12.0
+    for room in range(3):
+        images[room, 7, 7] = 100 + room
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w", userblock_size=512) as file:
+        for name, rows in (("images", images.transpose(0, 3, 2, 1)), ("rawDepths", depth.mT)):
+            chunk = (1, *rows.shape[1:])
+            file.create_dataset(name, data=rows, chunks=chunk, compression="gzip")
+    splits = {"testNdxs": np.array([[1], [3]]), "trainNdxs": np.array([[2]])}
+    matlab.savemat(root / "splits.mat", splits)
 
 
 def nyu_train(root: pathlib.Path) -> None:
