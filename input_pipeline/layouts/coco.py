@@ -20,9 +20,9 @@ class CocoCaptions(Layout):
     @property
     def source(self) -> str:
         return (
-            "https://cocodataset.org/#download (2014 images) and "
-            "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip "
-            "(dataset_coco.json)"
+            "http://images.cocodataset.org/zips/val2014.zip (train2014.zip for the split train) "
+            "with dataset_coco.json of "
+            "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
         )
 
     def find(self) -> Sequence[Item[tuple[str, ...]]]:

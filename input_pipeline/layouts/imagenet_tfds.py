@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -109,7 +110,7 @@ def _labels(layout: ImageNetTfds) -> Int64[np.ndarray, " b"]:
     return labels
 
 
-def _feature(item: Item[int], name: str) -> bytes | np.integer:
+def _feature(item: Item[int], name: str) -> Any:
     """One of the features "image", "label", "file_name" of an image."""
     try:
         (value,) = example.decode(_records(item.path)[item.known], (name,))[name]

@@ -120,9 +120,9 @@ class KittiEigen(_Listed):
     @property
     def source(self) -> str:
         return (
-            "https://www.cvlibs.net/datasets/kitti (raw data below ROOT/input; the drives of "
-            "data_depth_annotated.zip, those of train/ and val/ side by side, below ROOT/gt_depth; "
-            f"{_LISTS})"
+            "https://www.cvlibs.net/datasets/kitti/raw_data.php (below ROOT/input) and "
+            "https://s3.eu-central-1.amazonaws.com/avg-kitti/data_depth_annotated.zip (its drives, "
+            f"those of train/ and val/ side by side, below ROOT/gt_depth; {_LISTS})"
         )
 
     def known(self, depth: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -15,21 +15,25 @@ _NAMED = 10  # files
 
 def check(evaluator: "Evaluator") -> int:
     """Prints what is wrong with one evaluator's data; 1 if anything is."""
+    error, details = None, []
     try:
         evaluator.check(())
-        for layout in _layouts(evaluator):
-            if faults := _details(layout):
-                raise layout.damaged(f"{len(faults):,} of its maps are damaged")
-    except UserError as error:
-        print(f"{evaluator.name}: {error}", flush=True)
-        details = [line for layout in _layouts(evaluator) for line in _details(layout)]
-        for line in details[:_NAMED]:
-            print(f"    {line}")
-        if len(details) > _NAMED:
-            print(f"    and {len(details) - _NAMED:,} more")
-        return 1
-    print(f"{evaluator.name}: {len(evaluator.data):,} images in {evaluator.data}", flush=True)
-    return 0
+    except UserError as caught:
+        error = caught
+    for layout in _layouts(evaluator):
+        lines = _details(layout)
+        details += lines
+        if lines and error is None:
+            error = layout.damaged(f"{len(lines):,} of its maps are damaged")
+    if error is None:
+        print(f"{evaluator.name}: {len(evaluator.data):,} images in {evaluator.data}", flush=True)
+        return 0
+    print(f"{evaluator.name}: {error}", flush=True)
+    for line in details[:_NAMED]:
+        print(f"    {line}")
+    if len(details) > _NAMED:
+        print(f"    and {len(details) - _NAMED:,} more")
+    return 1
 
 
 def _layouts(evaluator: "Evaluator") -> list["Layout"]:
