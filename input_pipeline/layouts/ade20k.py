@@ -68,13 +68,13 @@ class Ade20k(Layout):
                 yield str(error)
                 continue
             if shape != (height, width):
-                yield f"{item.known} has {shape[0]} x {shape[1]} pixels, not {height} x {width}"
+                yield f"{item.extra} has {shape[0]} x {shape[1]} pixels, not {height} x {width}"
 
 
 def _segments(item: Item[pathlib.Path]) -> UInt8[np.ndarray, "h w"]:
-    raster = read_raster(item.known)
+    raster = read_raster(item.extra)
     if raster.dtype != np.uint8 or raster.max() > _CLASSES:
         raise DecodeError(
-            f"{item.known} holds {raster.dtype} up to {raster.max()}, not classes up to {_CLASSES}"
+            f"{item.extra} holds {raster.dtype} up to {raster.max()}, not classes up to {_CLASSES}"
         )
     return raster - np.uint8(1)  # 0 wraps to 255

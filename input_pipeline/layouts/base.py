@@ -19,24 +19,24 @@ from input_pipeline.eval_data import EvalData
 from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
 
-Known = TypeVar("Known")
+Extra = TypeVar("Extra")
 
 
 @dataclasses.dataclass(frozen=True)
-class Item(Generic[Known]):
-    """An image, and what its data set knows of it.
+class Item(Generic[Extra]):
+    """An image, and what goes with it.
 
     Attributes:
         path: the file that holds the image.
-        known: a label, captions, the file of a map; or, where many images share a file, which one.
+        extra: a label, captions, the file of a map; or the row, where a file holds many images.
     """
 
     path: pathlib.Path
-    known: Known
+    extra: Extra
 
     def paths(self) -> tuple[pathlib.Path, ...]:
         """Files that have to be there."""
-        return tuple(part for part in (self.path, self.known) if isinstance(part, pathlib.Path))
+        return tuple(part for part in (self.path, self.extra) if isinstance(part, pathlib.Path))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

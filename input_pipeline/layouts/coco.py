@@ -42,4 +42,4 @@ class CocoCaptions(Layout):
 
     def captions(self) -> list[tuple[str, ...]]:
         """Five or more an image, in the file's order."""
-        return [item.known for item in self.items]
+        return [item.extra for item in self.items]

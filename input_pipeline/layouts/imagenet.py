@@ -48,7 +48,7 @@ class ImageNet(Layout):
 
     def labels(self) -> Int64[np.ndarray, " b"]:
         """Classes in the order of their WordNet ids."""
-        return np.asarray([item.known for item in self.items], np.int64)
+        return np.asarray([item.extra for item in self.items], np.int64)
 
     def class_names(self) -> list[str]:
         """CLIP's names."""

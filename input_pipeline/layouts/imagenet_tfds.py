@@ -39,7 +39,7 @@ class ImageNetTfds(Layout):
         )
 
     def find(self) -> Sequence[Item[int]]:
-        """Every row of every shard; the images' place in a shard is what is known of them."""
+        """Every row of every shard."""
         folder = self.folder(self._home)
         names = self.text(f"{self._home}/label.labels.txt").split()
         if len(names) != _CLASSES or names != sorted(set(names)):
@@ -106,17 +106,17 @@ def _labels(layout: ImageNetTfds) -> Int64[np.ndarray, " b"]:
     except decode.DecodeError as error:
         raise layout.damaged(str(error)) from error
     if labels.min() < 0 or labels.max() >= _CLASSES:
-        raise layout.damaged(f"the split {layout.split} has no labels")
+        raise layout.damaged(f"the split {layout.split} has labels outside 0 … {_CLASSES - 1}")
     return labels
 
 
 def _feature(item: Item[int], name: str) -> Any:
     """One of the features "image", "label", "file_name" of an image."""
     try:
-        (value,) = example.decode(_records(item.path)[item.known], (name,))[name]
+        (value,) = example.decode(_records(item.path)[item.extra], (name,))[name]
     except (tfrecord.RecordError, IndexError) as error:
         raise decode.DecodeError(str(error)) from error
     except (KeyError, ValueError) as error:
-        where = f"{item.path}: row {item.known}"
+        where = f"{item.path}: row {item.extra}"
         raise decode.DecodeError(f"{where} has no feature {name!r} of ImageNet") from error
     return value

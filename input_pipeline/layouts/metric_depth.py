@@ -34,7 +34,7 @@ class MetricDepth(Layout):
         """A record's whole map, 0 where unknown; OSError or `DecodeError` if it is damaged."""
 
     @abc.abstractmethod
-    def known(self, depth: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    def valid(self, depth: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
         """Where a map counts."""
 
     def require(self, name: str) -> None:
@@ -50,7 +50,7 @@ class MetricDepth(Layout):
         except (OSError, DecodeError) as error:
             logging.warning("unreadable: depth %d of %s: %s", index, self, error)
             return np.zeros((1, 1), np.float32)
-        return np.where(self.known(depth), depth, np.float32(0))
+        return np.where(self.valid(depth), depth, np.float32(0))
 
     def faults(self) -> Iterator[str]:
         """Depth maps that are damaged."""
@@ -103,9 +103,9 @@ class _Listed(MetricDepth):
         return items
 
     def metres(self, item: Item[pathlib.Path]) -> Float32[np.ndarray, "h w"]:
-        raster = read_raster(item.known)
+        raster = read_raster(item.extra)
         if raster.dtype != np.uint16:
-            raise DecodeError(f"{item.known} has {raster.dtype}, not 16 bits")
+            raise DecodeError(f"{item.extra} has {raster.dtype}, not 16 bits")
         return raster.astype(np.float32) / np.float32(self.units)
 
 
@@ -125,7 +125,7 @@ class KittiEigen(_Listed):
             f"those of train/ and val/ side by side, below ROOT/gt_depth; {_LISTS})"
         )
 
-    def known(self, depth: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    def valid(self, depth: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
         """Garg's crop, by shares of the sides, up to 80 metres."""
         height, width = depth.shape
         rows = slice(int(0.40810811 * height), int(0.99189189 * height))
@@ -147,9 +147,9 @@ class NyuDepth(_Listed):
         )
 
     def metres(self, item: Item[pathlib.Path]) -> Float32[np.ndarray, "480 640"]:
-        return _frame(super().metres(item), item.known)
+        return _frame(super().metres(item), item.extra)
 
-    def known(self, depth: Float32[np.ndarray, "480 640"]) -> Bool[np.ndarray, "480 640"]:
+    def valid(self, depth: Float32[np.ndarray, "480 640"]) -> Bool[np.ndarray, "480 640"]:
         return eigen_scored(depth)
 
 
@@ -170,9 +170,9 @@ class NyuTrain(_Listed):
         return _frame(super().pixels(item), item.path)[_SEEN]
 
     def metres(self, item: Item[pathlib.Path]) -> Float32[np.ndarray, "427 565"]:
-        return _frame(super().metres(item), item.known)[_SEEN]
+        return _frame(super().metres(item), item.extra)[_SEEN]
 
-    def known(self, depth: Float32[np.ndarray, "427 565"]) -> Bool[np.ndarray, "427 565"]:
+    def valid(self, depth: Float32[np.ndarray, "427 565"]) -> Bool[np.ndarray, "427 565"]:
         return (depth > 0) & (depth <= 10.0)
 
 

@@ -23,10 +23,8 @@ from input_pipeline.layouts.metric_depth import MetricDepth, eigen_scored
 from mtv_jax.core.errors import UserError
 
 _IMAGES, _SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
-_SHAPES = {
-    "images": (3, 640, 480),
-    "rawDepths": (640, 480),
-}  # of a row: MATLAB counts columns first
+# Of one row: MATLAB's order, turned around.
+_SHAPES = {"images": (3, 640, 480), "rawDepths": (640, 480)}
 _INSIDE = (slice(7, 474), slice(7, 632))  # the border
 
 
@@ -43,17 +41,19 @@ class NyuMat(MetricDepth):
     @property
     def source(self) -> str:
         return (
-            "https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html (the labeled dataset) and "
+            "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat and "
             "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat"
         )
 
     def find(self) -> Sequence[Item[int]]:
-        """The rows of a split, in its order; their place in the file is what is known of them."""
+        """The rows of a split, in its order."""
         root = self.folder("")
         rows = self._split_rows(root / _SPLITS)
         images = self._images(root / _IMAGES)
         if rows.min(initial=0) < 0 or rows.max(initial=0) >= images:
-            raise self.damaged(f"{_SPLITS} counts {rows.max() + 1} images, {_IMAGES} has {images}")
+            raise self.damaged(
+                f"{_SPLITS} names images {rows.min() + 1} to {rows.max() + 1}, {_IMAGES} has {images}"
+            )
         return [Item(root / _IMAGES, int(row)) for row in rows]
 
     def pixels(self, item: Item[int]) -> UInt8[np.ndarray, "480 640 3"]:
@@ -64,7 +64,7 @@ class NyuMat(MetricDepth):
     def metres(self, item: Item[int]) -> Float32[np.ndarray, "480 640"]:
         return np.floor(_row(item, "rawDepths") * np.float32(1000)) / np.float32(1000)
 
-    def known(self, depth: Float32[np.ndarray, "480 640"]) -> Bool[np.ndarray, "480 640"]:
+    def valid(self, depth: Float32[np.ndarray, "480 640"]) -> Bool[np.ndarray, "480 640"]:
         return eigen_scored(depth)
 
     def _split_rows(self, path: pathlib.Path) -> Int64[np.ndarray, " b"]:
@@ -82,20 +82,20 @@ class NyuMat(MetricDepth):
         try:
             file = _opened(path, os.getpid())
             shapes = {name: file[name].shape for name in _SHAPES}
-        except (OSError, KeyError, RuntimeError) as error:
+        except (OSError, KeyError, AttributeError, RuntimeError) as error:
             raise self.damaged(f"{path.name} cannot be read ({error})") from error
-        count = shapes["images"][0]
-        if shapes != {name: (count, *shape) for name, shape in _SHAPES.items()}:
+        count = shapes["images"][:1]
+        if shapes != {name: (*count, *shape) for name, shape in _SHAPES.items()}:
             raise self.damaged(f"{path.name} has arrays of the shapes {shapes}")
-        return count
+        return shapes["images"][0]
 
 
 def _row(item: Item[int], name: str) -> np.ndarray:
     """An image or a map, [480, 640, …]."""
     try:
-        return _opened(item.path, os.getpid())[name][item.known].T
+        return _opened(item.path, os.getpid())[name][item.extra].T
     except (OSError, RuntimeError) as error:
-        raise DecodeError(f"{item.path}: row {item.known} of {name}: {error}") from error
+        raise DecodeError(f"{item.path}: row {item.extra} of {name}: {error}") from error
 
 
 @functools.lru_cache(maxsize=2)

@@ -59,7 +59,7 @@ def test_a_damaged_image_is_black_and_logged(made, damage, caplog):
 
 @each("ade20k")
 def test_segments_of_another_kind_are_refused(made):
-    path = made.items[0].known
+    path = made.items[0].extra
     for values in (np.full((9, 7), 151, np.uint8), np.zeros((9, 7), np.uint16)):
         trees.raster(path, values)
         with pytest.raises(UserError, match="not classes up to 150"):

@@ -58,7 +58,7 @@ NO_MAPS = {
 @each("nyu", "nyu_train", "kitti")
 def test_a_damaged_depth_map_is_unknown_everywhere(made, how, caplog):
     damage, message = NO_MAPS[how]
-    path = made.items[0].known
+    path = made.items[0].extra
     damage(path)
     assert made.raster(0, "metric_depth").tolist() == [[0.0]]
     (fault,) = made.faults()
@@ -68,7 +68,7 @@ def test_a_damaged_depth_map_is_unknown_everywhere(made, how, caplog):
 @each("nyu", "nyu_train")
 def test_a_depth_map_of_another_size_is_a_fault(made):
     assert list(made.faults()) == []
-    trees.raster(made.items[0].known, np.full((240, 320), 2000, np.uint16))
+    trees.raster(made.items[0].extra, np.full((240, 320), 2000, np.uint16))
     assert not made.raster(0, "metric_depth").any()
     (fault,) = made.faults()
     assert fault.endswith(" has 240 x 320 pixels, not 480 x 640")

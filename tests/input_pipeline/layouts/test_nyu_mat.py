@@ -51,7 +51,7 @@ def test_every_process_opens_nyu_for_itself(made, monkeypatch):
 @each("nyu_mat")
 def test_rows_of_nyu_that_cannot_be_read(made, caplog):
     """Damage inside a row's compressed bytes."""
-    row, path = made.items[1].known, made.items[0].path
+    row, path = made.items[1].extra, made.items[0].path
     with pytest.importorskip("h5py").File(path) as file:
         places = [file[name].id.get_chunk_info(row).byte_offset for name in ("images", "rawDepths")]
     with open(path, "r+b") as file:
