@@ -52,7 +52,8 @@ class NyuMat(MetricDepth):
         images = self._images(root / _IMAGES)
         if rows.min(initial=0) < 0 or rows.max(initial=0) >= images:
             raise self.damaged(
-                f"{_SPLITS} names images {rows.min() + 1} to {rows.max() + 1}, {_IMAGES} has {images}"
+                f"{_SPLITS} names images {rows.min() + 1} to {rows.max() + 1}, "
+                f"{_IMAGES} has {images}"
             )
         return [Item(root / _IMAGES, int(row)) for row in rows]
 
