@@ -23,7 +23,7 @@ from mtv_jax.core.errors import UserError
 COLUMN = "metric_depth"
 _NEAREST = 1e-3  # metres
 _SEEN = (slice(45, 472), slice(43, 608))  # of a frame of NYUv2: inside its white border
-_LISTS = "the list is in train_test_inputs/ of https://github.com/cleinc/bts"
+_BTS = "https://github.com/cleinc/bts"
 
 
 class MetricDepth(Layout):
@@ -122,7 +122,8 @@ class KittiEigen(_Listed):
         return (
             "https://www.cvlibs.net/datasets/kitti/raw_data.php (below ROOT/input) and "
             "https://s3.eu-central-1.amazonaws.com/avg-kitti/data_depth_annotated.zip (its drives, "
-            f"those of train/ and val/ side by side, below ROOT/gt_depth; {_LISTS})"
+            "those of train/ and val/ side by side, below ROOT/gt_depth); the list is in "
+            f"train_test_inputs/ of {_BTS}"
         )
 
     def valid(self, depth: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -142,8 +143,8 @@ class NyuDepth(_Listed):
     @property
     def source(self) -> str:
         return (
-            "https://github.com/cleinc/bts (utils/extract_official_train_test_set_from_mat.py "
-            f"makes ROOT, the folder test, from nyu_depth_v2_labeled.mat; {_LISTS})"
+            f"{_BTS} (utils/extract_official_train_test_set_from_mat.py makes ROOT, the folder "
+            "test, from nyu_depth_v2_labeled.mat; the list is in train_test_inputs/)"
         )
 
     def metres(self, item: Item[pathlib.Path]) -> Float32[np.ndarray, "480 640"]:
@@ -164,7 +165,7 @@ class NyuTrain(_Listed):
 
     @property
     def source(self) -> str:
-        return f"https://github.com/cleinc/bts (its sync.zip, ROOT is the folder sync; {_LISTS})"
+        return f"{_BTS} (its sync.zip, ROOT is the folder sync; the list is in train_test_inputs/)"
 
     def pixels(self, item: Item[pathlib.Path]) -> UInt8[np.ndarray, "427 565 3"]:
         return _frame(super().pixels(item), item.path)[_SEEN]

@@ -48,6 +48,6 @@ def _details(layout: "Layout") -> list[str]:
     """Its missing files or, if there are none, its damaged maps; nothing if it cannot be listed."""
     try:
         missing = [f"missing {path}" for path in layout.missing()]
-        return missing or [f"damaged {fault}" for fault in layout.faults()]
+        return missing or list(layout.faults())
     except UserError:
         return []
