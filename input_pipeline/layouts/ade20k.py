@@ -3,24 +3,16 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
 
-from input_pipeline.decode import DecodeError
-from input_pipeline.layouts.base import Layout, read_raster
+from input_pipeline.decode import DecodeError, open_header
+from input_pipeline.layouts.base import Item, Layout, read_raster
+from mtv_jax.core.errors import UserError
 
 _CLASSES = 150
-
-
-@dataclasses.dataclass(frozen=True)
-class _Item:
-    path: pathlib.Path
-    segments: pathlib.Path
-
-    def paths(self) -> tuple[pathlib.Path, ...]:
-        return (self.path, self.segments)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,10 +32,12 @@ class Ade20k(Layout):
             "ROOT is the folder ADEChallengeData2016)"
         )
 
-    def find(self) -> Sequence[_Item]:
+    def find(self) -> Sequence[Item[pathlib.Path]]:
+        """Whatever has an image or annotations; `open` misses the other one."""
+        images = self.folder(f"images/{self.split}")
         truths = self.folder(f"annotations/{self.split}")
-        images = sorted(self.folder(f"images/{self.split}").glob("*.jpg"))
-        return [_Item(path, truths / f"{path.stem}.png") for path in images]
+        names = {path.stem for path in (*images.glob("*.jpg"), *truths.glob("*.png"))}
+        return [Item(images / f"{name}.jpg", truths / f"{name}.png") for name in sorted(names)]
 
     def segment_names(self) -> list[str]:
         """The first name of each class in `objectInfo150.txt`."""
@@ -59,13 +53,28 @@ class Ade20k(Layout):
         Raises:
             UserError: the file is not the distributor's.
         """
-        path = self.items[index].segments
         try:
-            raster = read_raster(path)
+            return _segments(self.items[index])
         except DecodeError as error:
             raise self.damaged(str(error)) from error
-        if raster.dtype != np.uint8 or raster.max() > _CLASSES:
-            raise self.damaged(
-                f"{path} holds {raster.dtype} up to {raster.max()}, not classes up to {_CLASSES}"
-            )
-        return raster - np.uint8(1)  # 0 wraps to 255
+
+    def faults(self) -> Iterator[str]:
+        """Annotations that are damaged, or not as large as their image."""
+        for item in self.items:
+            try:
+                shape = _segments(item).shape
+                width, height = open_header(item.path.read_bytes()).size
+            except (OSError, UserError) as error:
+                yield str(error)
+                continue
+            if shape != (height, width):
+                yield f"{item.extra} has {shape[0]} x {shape[1]} pixels, not {height} x {width}"
+
+
+def _segments(item: Item[pathlib.Path]) -> UInt8[np.ndarray, "h w"]:
+    raster = read_raster(item.extra)
+    if raster.dtype != np.uint8 or raster.max() > _CLASSES:
+        raise DecodeError(
+            f"{item.extra} holds {raster.dtype} up to {raster.max()}, not classes up to {_CLASSES}"
+        )
+    return raster - np.uint8(1)  # 0 wraps to 255

@@ -7,8 +7,8 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,25 @@ from input_pipeline import decode
 from input_pipeline.eval_data import EvalData
 from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
+
+Extra = TypeVar("Extra")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item(Generic[Extra]):
+    """An image, and what goes with it.
+
+    Attributes:
+        path: the file that holds the image.
+        extra: a label, captions, the file of a map; or the row, where a file holds many images.
+    """
+
+    path: pathlib.Path
+    extra: Extra
+
+    def paths(self) -> tuple[pathlib.Path, ...]:
+        """Files that have to be there."""
+        return tuple(part for part in (self.path, self.extra) if isinstance(part, pathlib.Path))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +58,7 @@ class Layout(EvalData):
 
     @abc.abstractmethod
     def find(self) -> Sequence[Any]:
-        """Looks up every image: records of frozen dataclasses, each with a `path`.
+        """Looks up every image: `Item`s, or other records with a `path` and `paths()`.
 
         Raises:
             UserError: the layout is not that of the distributor.
@@ -59,7 +78,12 @@ class Layout(EvalData):
 
     def missing(self) -> list[pathlib.Path]:
         """Files that records name and that are not there."""
-        return [path for item in self.items for path in item.paths() if not path.is_file()]
+        named = dict.fromkeys(path for item in self.items for path in item.paths())
+        return [path for path in named if not path.is_file()]
+
+    def faults(self) -> Iterator[str]:
+        """What only decoding every map shows: a line for each one that is damaged."""
+        return iter(())
 
     def __len__(self) -> int:
         return len(self.items)
@@ -69,12 +93,16 @@ class Layout(EvalData):
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """One image; EXIF orientation is not applied, as in the published protocols."""
-        path = self.items[index].path
+        item = self.items[index]
         try:
-            return decode.decode_image(path.read_bytes())
+            return self.pixels(item)
         except (OSError, decode.DecodeError) as error:
-            logging.warning("unreadable: image %d of %s, %s: %s", index, self, path, error)
+            logging.warning("unreadable: image %d of %s, %s: %s", index, self, item.path, error)
             return np.zeros((8, 8, 3), np.uint8)
+
+    def pixels(self, item: Any) -> UInt8[np.ndarray, "h w 3"]:
+        """The image of a record; OSError or `DecodeError` if it cannot be read."""
+        return decode.decode_image(item.path.read_bytes())
 
     def damaged(self, what: str) -> UserError:
         """The error that says what is wrong with the data set, and where to get it."""
@@ -115,14 +143,18 @@ def read_raster(path: pathlib.Path) -> np.ndarray:
     """A one-channel PNG as it is stored, uint8 or uint16 [h, w].
 
     Raises:
-        DecodeError: it cannot be read, or has another form.
+        DecodeError: it cannot be read, or has another form; the message names the file.
     """
     try:
         data = path.read_bytes()
+        decode.check_size(*decode.open_header(data).size)
     except OSError as error:
         raise decode.DecodeError(f"cannot read {path}: {error.strerror}") from error
-    decode.check_size(*decode.open_header(data).size)
+    except decode.DecodeError as error:
+        raise decode.DecodeError(f"{path}: {error}") from error
     raster = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if raster is None or raster.ndim != 2:
+    if raster is None:
+        raise decode.DecodeError(f"{path} is damaged or cut short")
+    if raster.ndim != 2:
         raise decode.DecodeError(f"{path} is not an image of one channel")
     return raster

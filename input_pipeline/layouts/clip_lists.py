@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP's class names and prompts of ImageNet, as the package open_clip ships them."""
+"""CLIP's class names and prompts of ImageNet, as the package open_clip ships them.
+
+It has no list of the 81 prompts that big_vision calls `clip_paper`: they are `{}`, the bare name,
+after OpenAI's 80.
+"""
 
 import functools
 import importlib.util

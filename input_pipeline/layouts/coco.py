@@ -2,19 +2,9 @@
 """COCO captions in Karpathy's split (`dataset_coco.json`)."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
-from input_pipeline.layouts.base import Layout
-
-
-@dataclasses.dataclass(frozen=True)
-class _Item:
-    path: pathlib.Path
-    captions: tuple[str, ...]
-
-    def paths(self) -> tuple[pathlib.Path, ...]:
-        return (self.path,)
+from input_pipeline.layouts.base import Item, Layout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,17 +20,17 @@ class CocoCaptions(Layout):
     @property
     def source(self) -> str:
         return (
-            "https://cocodataset.org/#download (2014 images) and "
-            "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip "
-            "(dataset_coco.json)"
+            "http://images.cocodataset.org/zips/val2014.zip (train2014.zip for the split train) "
+            "with dataset_coco.json of "
+            "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
         )
 
-    def find(self) -> Sequence[_Item]:
+    def find(self) -> Sequence[Item[tuple[str, ...]]]:
         root = self.folder("")
         try:
             entries = self.json("dataset_coco.json")["images"]
             return [
-                _Item(
+                Item(
                     root / entry["filepath"] / entry["filename"],
                     tuple(sentence["raw"] for sentence in entry["sentences"]),
                 )
@@ -52,4 +42,4 @@ class CocoCaptions(Layout):
 
     def captions(self) -> list[tuple[str, ...]]:
         """Five or more an image, in the file's order."""
-        return [item.captions for item in self.items]
+        return [item.extra for item in self.items]

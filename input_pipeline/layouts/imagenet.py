@@ -2,27 +2,17 @@
 """ImageNet-1k: folders of WordNet ids, one a class, as ILSVRC2012 is unpacked."""
 
 import dataclasses
-import pathlib
 import re
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int64
 
-from input_pipeline.layouts.base import Layout
+from input_pipeline.layouts.base import Item, Layout
 from input_pipeline.layouts.clip_lists import clip_list
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 _CLASSES = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class _Item:
-    path: pathlib.Path
-    label: int
-
-    def paths(self) -> tuple[pathlib.Path, ...]:
-        return (self.path,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +32,7 @@ class ImageNet(Layout):
             "folder for each class)"
         )
 
-    def find(self) -> Sequence[_Item]:
+    def find(self) -> Sequence[Item[int]]:
         split = self.folder(self.split)
         folders = sorted(p for p in split.iterdir() if p.is_dir() and _WORDNET_ID.fullmatch(p.name))
         if len(folders) != _CLASSES:
@@ -51,14 +41,14 @@ class ImageNet(Layout):
                 f"{self.split} has {len(folders)} folders of classes, not {_CLASSES}{flat}"
             )
         return [
-            _Item(path, label)
+            Item(path, label)
             for label, folder in enumerate(folders)
             for path in sorted(folder.glob("*.[jJ][pP]*[gG]"))
         ]
 
     def labels(self) -> Int64[np.ndarray, " b"]:
         """Classes in the order of their WordNet ids."""
-        return np.asarray([item.label for item in self.items], np.int64)
+        return np.asarray([item.extra for item in self.items], np.int64)
 
     def class_names(self) -> list[str]:
         """CLIP's names."""

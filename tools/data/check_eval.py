@@ -4,8 +4,8 @@
     python -m tools.data.check_eval --config configs/eval/paper.py:imagenet=DIR,coco=DIR
 
 One line for each evaluator: how many images, or what is missing and where to get it; then the
-files that are missing. Nothing is evaluated, and only depth maps are decoded. Exit status 1 when
-anything is wrong.
+files that are missing or, if none is, the maps that are damaged. Nothing is evaluated, and of files
+only maps of depth and segments are decoded. Exit status 1 when anything is wrong.
 """
 
 from collections.abc import Sequence

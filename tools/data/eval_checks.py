@@ -1,40 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with the data that an evaluator reads, in words."""
 
-import pathlib
+import dataclasses
 from typing import TYPE_CHECKING
 
 from mtv_jax.core.errors import UserError
 
 if TYPE_CHECKING:
-    from input_pipeline.eval_data import EvalData
+    from input_pipeline.layouts.base import Layout
     from mtv_jax.evaluators.base import Evaluator
 
-_NAMED = 10  # missing files
+_NAMED = 10  # files
 
 
 def check(evaluator: "Evaluator") -> int:
     """Prints what is wrong with one evaluator's data; 1 if anything is."""
-    data = evaluator.data
+    error, details = None, []
     try:
         evaluator.check(())
-    except UserError as error:
-        print(f"{evaluator.name}: {error}", flush=True)
-        missing = _missing(data)
-        for path in missing[:_NAMED]:
-            print(f"    missing {path}")
-        if len(missing) > _NAMED:
-            print(f"    and {len(missing) - _NAMED:,} more")
-        return 1
-    print(f"{evaluator.name}: {len(data):,} images in {data}", flush=True)
-    return 0
+    except UserError as caught:
+        error = caught
+    for layout in _layouts(evaluator):
+        lines = _details(layout)
+        details += lines
+        if lines and error is None:
+            error = layout.damaged(f"{len(lines):,} of its maps are damaged")
+    if error is None:
+        print(f"{evaluator.name}: {len(evaluator.data):,} images in {evaluator.data}", flush=True)
+        return 0
+    print(f"{evaluator.name}: {error}", flush=True)
+    for line in details[:_NAMED]:
+        print(f"    {line}")
+    if len(details) > _NAMED:
+        print(f"    and {len(details) - _NAMED:,} more")
+    return 1
 
 
-def _missing(data: "EvalData") -> list[pathlib.Path]:
-    """Files of a data set whose records could be listed."""
+def _layouts(evaluator: "Evaluator") -> list["Layout"]:
+    """The distributed sets that an evaluator reads."""
     from input_pipeline.layouts.base import Layout
 
+    values = [getattr(evaluator, field.name) for field in dataclasses.fields(evaluator)]
+    return [value for value in values if isinstance(value, Layout)]
+
+
+def _details(layout: "Layout") -> list[str]:
+    """Its missing files or, if there are none, its damaged maps; nothing if it cannot be listed."""
     try:
-        return data.missing() if isinstance(data, Layout) else []
+        missing = [f"missing {path}" for path in layout.missing()]
+        return missing or list(layout.faults())
     except UserError:
         return []

@@ -1,18 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Miniature trees in the layouts of the distributors."""
 
+import io
 import json
 import pathlib
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
+
+from input_pipeline import example, tfrecord
 
 
 def picture(path: pathlib.Path, size: tuple[int, int] = (9, 7), value: int = 100) -> None:
     """An image of (height, width) `size`; its first pixel is `value` in all colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path, quality=95)
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """An encoded image."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
 
 
 def raster(path: pathlib.Path, values: np.ndarray) -> None:
@@ -30,6 +41,33 @@ def imagenet(root: pathlib.Path) -> None:
     picture(root / "val" / ids[7] / "ILSVRC2012_val_00000002.JPEG", value=20)
     gray = root / "val" / ids[999] / "ILSVRC2012_val_00000001.jpg"
     Image.fromarray(np.full((5, 6), 30, np.uint8)).save(gray)
+
+
+TFDS_LABELS = ((0, 7), (999,))  # by shard
+
+
+def imagenet_tfds(root: pathlib.Path) -> None:
+    """Two shards of TFDS with two images and one, as its version 4.9.10 writes them."""
+    folder = root / "imagenet2012" / "5.1.0"
+    folder.mkdir(parents=True)
+    ids = [f"n{number:08d}" for number in range(1440764, 1441764)]
+    (folder / "label.labels.txt").write_text("\n".join(ids) + "\n")
+    for shard, labels in enumerate(TFDS_LABELS):
+        name = f"imagenet2012-validation.tfrecord-{shard:05d}-of-00002"
+        with tfrecord.RecordWriter(folder / name) as writer:
+            for label in labels:
+                image = np.full((9, 7, 3), label % 250, np.uint8)
+                record = dict(image=jpeg(image), label=label, file_name="ILSVRC2012_val_1.JPEG")
+                writer.write(example.encode(record))
+        tfrecord.index_path(folder / name).unlink()
+    validation = {
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "name": "validation",
+        "numBytes": "3580",
+        "shardLengths": [str(len(labels)) for labels in TFDS_LABELS],
+    }
+    info = {"fileFormat": "tfrecord", "name": "imagenet2012", "splits": [validation]}
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"version": "5.1.0"}))
 
 
 def coco(root: pathlib.Path) -> None:
@@ -68,7 +106,39 @@ def nyu(root: pathlib.Path) -> None:
         depth[45, 41], depth[46, 41] = 0, 12_000
         raster(root / room / "sync_depth_00045.png", depth)
         lines.append(f"{room}/rgb_00045.jpg {room}/sync_depth_00045.png 518.8579")
-    (root / "nyu_test.txt").write_text("\n".join(lines) + "\n")
+    (root / "nyudepthv2_test_files_with_gt.txt").write_text("\n".join(lines) + "\n")
+
+
+def nyu_mat(root: pathlib.Path) -> None:
+    """Two rooms of three, as MATLAB writes them; depths as those of `nyu`, in metres."""
+    h5py, matlab = pytest.importorskip("h5py"), pytest.importorskip("scipy.io")
+    images = np.full((3, 480, 640, 3), 255, np.uint8)
+    images[:, 7:474, 7:632] = [10, 20, 30]
+    depth = np.full((3, 480, 640), 3.0, np.float32)
+    depth[:, 45:471, 41:601] = 2.5009
+    depth[:, 45, 41], depth[:, 46, 41] = 0.0, 12.0
+    for room in range(3):
+        images[room, 7, 7] = 100 + room
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w", userblock_size=512) as file:
+        for name, rows in (("images", images.transpose(0, 3, 2, 1)), ("rawDepths", depth.mT)):
+            chunk = (1, *rows.shape[1:])
+            file.create_dataset(name, data=rows, chunks=chunk, compression="gzip")
+    splits = {"testNdxs": np.array([[1], [3]]), "trainNdxs": np.array([[2]])}
+    matlab.savemat(root / "splits.mat", splits)
+
+
+def nyu_train(root: pathlib.Path) -> None:
+    """A frame with a white border; depths of 0, 10 and 11 metres, and 1 millimetre."""
+    frame = np.full((480, 640, 3), 255, np.uint8)
+    frame[45:472, 43:608] = 70
+    folder = root / "cafe_0001a"
+    folder.mkdir(parents=True)
+    Image.fromarray(frame).save(folder / "rgb_00000.png")
+    depth = np.full((480, 640), 10_000, np.uint16)
+    depth[45, 43:46] = 0, 11_000, 1
+    raster(folder / "sync_depth_00000.png", depth)
+    line = "/cafe_0001a/rgb_00000.png /cafe_0001a/sync_depth_00000.png 518.8579\n"
+    (root / "nyudepthv2_train_files_with_gt.txt").write_text(line)
 
 
 def kitti(root: pathlib.Path) -> None:
@@ -84,7 +154,7 @@ def kitti(root: pathlib.Path) -> None:
             values[200, 600], values[200, 601] = 90 * 256, 0
             raster(root / "gt_depth" / depth, values)
         lines.append(f"{image} {depth if number == 69 else 'None'} 721.5377")
-    (root / "kitti_eigen_test.txt").write_text("\n".join(lines) + "\n")
+    (root / "eigen_test_files_with_gt.txt").write_text("\n".join(lines) + "\n")
 
 
 CAT_POINTS = {

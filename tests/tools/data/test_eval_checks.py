@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The columns of the paper on miniature trees: what is there, and what is missing."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 
 from configs.eval import paper
 from input_pipeline.layouts import clip_lists
+from input_pipeline.layouts.ade20k import Ade20k
 from mtv_jax.assemble import named_objects
 from mtv_jax.core.config import plain
 from mtv_jax.core.errors import UserError
+from mtv_jax.evaluators.base import Evaluator
 from tests.input_pipeline.layouts import trees
 from tools.data.eval_checks import check
 
@@ -55,6 +60,51 @@ def test_what_is_missing_is_listed(evaluators, tmp_path, capsys):
     assert "nyu: NyuDepth in" in text and "2 of its files are missing" in text
     assert text.count("    missing ") == 2 and "kitchen/sync_depth_00045.png" in text
     assert "coco: CocoCaptions in" in text and "dataset_coco.json cannot be read" in text
+
+
+def test_maps_that_are_damaged_are_listed(evaluators, tmp_path, capsys):
+    """Also those after a good one, and those of training data."""
+    path = tmp_path / "nyu" / "kitchen" / "sync_depth_00045.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    nyu = evaluators["nyu"]
+    assert check(nyu) == 1
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert re.match(r"nyu: NyuDepth in .*: 1 of its maps are damaged; get it from http", first)
+    assert lines == [f"    {path} is damaged or cut short"]
+    kitti = dataclasses.replace(evaluators["kitti"], train=nyu.data, label="metric_depth")
+    assert check(kitti) == 1
+    assert "kitti: NyuDepth in" in capsys.readouterr().out
+
+
+def test_at_most_ten_files_are_listed(evaluators, tmp_path, capsys):
+    lines = "".join(f"a/{k}.jpg a/{k}.png 1\n" for k in range(7))
+    (tmp_path / "nyu" / "nyudepthv2_test_files_with_gt.txt").write_text(lines)
+    assert check(evaluators["nyu"]) == 1
+    first, *files, last = capsys.readouterr().out.splitlines()
+    assert "14 of its files are missing" in first
+    assert len(files) == 10 and last == "    and 4 more"
+
+
+def test_annotations_that_are_damaged_are_listed(tmp_path, capsys):
+    trees.ade20k(tmp_path)
+    data = Ade20k(root=str(tmp_path))
+    evaluator = Segmented(name="ade", data=data)
+    assert check(evaluator) == 0
+    masks = tmp_path / "annotations" / "validation"
+    trees.raster(masks / "ADE_val_00000001.png", np.zeros((7, 9), np.uint8))
+    (masks / "ADE_val_00000002.png").write_bytes(b"")
+    assert check(evaluator) == 1
+    text = capsys.readouterr().out
+    assert "ade: Ade20k in" in text and "2 of its maps are damaged" in text
+    assert "00000001.png has 7 x 9 pixels, not 9 x 7" in text
+    assert "00000002.png: not an image" in text
+
+
+class Segmented(Evaluator):
+    """Of segments; measures nothing."""
+
+    def run(self, ctx):
+        raise AssertionError
 
 
 def test_the_truth_of_a_distributed_set_has_no_error(evaluators):
