@@ -7,12 +7,12 @@ import types
 import jax
 import numpy as np
 import pytest
+from mtv_jax.evaluators.navi import NaviRecall, matched, projected, resized
 
 from input_pipeline.layouts import navi as layout
 from input_pipeline.layouts.navi import Navi
 from mtv_jax.core.errors import UserError
 from mtv_jax.dist.mesh import MeshConfig, make_mesh
-from mtv_jax.evaluators.navi import NaviRecall, matched, projected, resized
 from tests.input_pipeline.layouts import trees
 
 SIDE = 32  # patches

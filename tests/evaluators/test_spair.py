@@ -6,10 +6,10 @@ import types
 
 import numpy as np
 import pytest
+from mtv_jax.evaluators.spair import SpairRecall, sampled, unit_grid
 
 from input_pipeline.layouts.spair import Spair
 from mtv_jax.core.errors import UserError
-from mtv_jax.evaluators.spair import SpairRecall, sampled, unit_grid
 from tests.input_pipeline.layouts import trees
 
 SIDE = 8  # patches

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Semantic correspondence on SPair-71k, as Probe3D (arXiv 2404.08636) measures it.
+"""Semantic correspondence of keypoints, as Probe3D (arXiv 2404.08636) measures it on SPair-71k.
 
 The feature at a keypoint of one image (bilinear, of unit patch features) is compared with every
 patch of the other; the best patch is the prediction, and right when it lies within `threshold`
@@ -14,28 +14,27 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from input_pipeline.layouts.spair import Pair, Spair
+from input_pipeline.eval_pairs import KeypointPair, KeypointPairs
 from mtv_jax.core.config import at_least
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
-from mtv_jax.evaluators.base_correspondence import READ, WANTS
+from mtv_jax.evaluators.base_correspondence import READ, WANTS, unit
 
 Grid = Float[np.ndarray, "h w d"]
-_VIEWS = {"view0": 0, "view1": 1, "view2": 2, "all": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpairRecall(Evaluator):
-    """Recall in all, and by difference of viewpoint.
+class KeypointRecall(Evaluator):
+    """Recall of each kind of pairs that the data knows; chance is a patch drawn at random.
 
     Attributes:
         data: the pairs.
         size: side in pixels of the squares that are embedded.
-        count: most pairs of a class and a difference of viewpoint.
+        count: most pairs of a class and a kind.
         threshold: of the longer side of the target's box.
         batch_size: images at a time.
     """
 
-    data: Spair
+    data: KeypointPairs
     size: int = at_least(1, 800)
     count: int = at_least(1, 200)
     threshold: float = 0.1
@@ -55,14 +54,14 @@ class SpairRecall(Evaluator):
 
     def _category(self, ctx: EvalContext, category: str) -> dict[str, float]:
         """Recalls of one class; NaN where it has no pair."""
-        data = dataclasses.replace(self.data, category=category)
+        data = self.data.only(category)
         grids: dict[str, list[Grid]] = {prefix: [] for prefix in READ}
         for features in ctx.batches(data, WANTS, size=self.size, batch_size=self.batch_size):
             for prefix, read in READ.items():
                 grids[prefix] += map(unit_grid, read(features))
         recalls: dict[str, float] = {}
-        for view, difference in _VIEWS.items():
-            pairs = data.pairs(view=difference, count=self.count, size=self.size)
+        for view in data.views():
+            pairs = data.pairs(view, count=self.count, size=self.size)
             for prefix, images in grids.items():
                 found = [self.hits(images[p.source], images[p.target], p) for p in pairs]
                 recalls[f"{prefix}{view}"] = _mean([hit for hit, _ in found])
@@ -70,7 +69,7 @@ class SpairRecall(Evaluator):
         return recalls
 
     def hits(
-        self, source: Grid, target: Grid, pair: Pair
+        self, source: Grid, target: Grid, pair: KeypointPair
     ) -> tuple[Bool[np.ndarray, " k"], Float[np.ndarray, " k"]]:
         """Which keypoints are found; and what share of all patches would have been right."""
         best = best_patches(source, target, pair.source_points)
@@ -86,7 +85,7 @@ def best_patches(
     return (queries @ target.reshape(-1, target.shape[-1]).T).argmax(axis=1)
 
 
-def patch_errors(side: int, pair: Pair) -> Float[np.ndarray, "n k"]:
+def patch_errors(side: int, pair: KeypointPair) -> Float[np.ndarray, "n k"]:
     """Distance of every patch from every keypoint of the target, over the box's longer side.
 
     A patch is at its upper left corner, as Probe3D has it.
@@ -99,9 +98,7 @@ def patch_errors(side: int, pair: Pair) -> Float[np.ndarray, "n k"]:
 def unit_grid(tokens: Float[np.ndarray, "n d"]) -> Grid:
     """Tokens of a square image as a grid of unit vectors, float32."""
     side = math.isqrt(len(tokens))
-    tokens = tokens.astype(np.float32)
-    norms = np.linalg.norm(tokens, axis=-1, keepdims=True)
-    return (tokens / np.maximum(norms, 1e-12)).reshape(side, side, -1)
+    return unit(tokens.astype(np.float32)).reshape(side, side, -1)
 
 
 def sampled(grid: Grid, points: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "k d"]:
