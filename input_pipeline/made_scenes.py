@@ -10,6 +10,7 @@ from jaxtyping import Float64
 
 from input_pipeline.eval_data import EvalData
 from input_pipeline.eval_set import EvalSet
+from input_pipeline.store import Store
 from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
 
@@ -42,6 +43,8 @@ class MadeScenes(EvalData):
 
     def open(self) -> None:
         """Raises a `UserError`: no such store, or one without these labels."""
+        if _SIDECAR not in Store.open(self.store).sidecars:
+            raise UserError(f"the store {self.store} has no sidecar {_SIDECAR!r}; {_MAKE}")
         self.scenes.open()
         for name in self.columns:
             try:

@@ -5,7 +5,9 @@ The feature at a keypoint of one image (bilinear, of unit patch features) is com
 patch of the other; the best patch is the prediction, and right when it lies within `threshold`
 times the longer side of the object's box. Recall is over the keypoints that both images show, then
 averaged over classes. Features are those of the last block before the final norm, as in Probe3D's
-wrapper of SigLIP; with the norm beside it (MTV section 10).
+wrapper of SigLIP; with the norm beside it (MTV section 10). The chance level is that of a patch
+drawn at random; `same_place_…` predicts the same place of the padded square for every keypoint,
+without a look at either image.
 """
 
 import dataclasses
@@ -24,7 +26,7 @@ Grid = Float[np.ndarray, "h w d"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KeypointRecall(Evaluator):
-    """Recall of each kind of pairs that the data knows; chance is a patch drawn at random.
+    """Recall of each kind of pairs that the data knows.
 
     Attributes:
         data: the pairs.
@@ -66,6 +68,7 @@ class KeypointRecall(Evaluator):
                 found = [self.hits(images[p.source], images[p.target], p) for p in pairs]
                 recalls[f"{prefix}{view}"] = _mean([hit for hit, _ in found])
                 recalls[f"{prefix}{view}/chance"] = _mean([chance for _, chance in found])
+            recalls[f"same_place_{view}"] = _mean([_moves(p) < self.threshold for p in pairs])
         return recalls
 
     def hits(
@@ -93,6 +96,11 @@ def patch_errors(side: int, pair: KeypointPair) -> Float[np.ndarray, "n k"]:
     rows, columns = np.divmod(np.arange(side * side), side)
     places = np.stack([columns, rows], axis=1) / side
     return np.linalg.norm(places[:, None] - pair.target_points, axis=-1) / pair.scale
+
+
+def _moves(pair: KeypointPair) -> Float[np.ndarray, " k"]:
+    """How far each keypoint is from its place in the source, over the box's longer side."""
+    return np.linalg.norm(pair.target_points - pair.source_points, axis=-1) / pair.scale
 
 
 def unit_grid(tokens: Float[np.ndarray, "n d"]) -> Grid:

@@ -6,7 +6,8 @@ matches of the best ratio between nearest and second nearest count. A match is r
 points are near each other in the second camera's frame. The number is the mean over ranges of the
 angle between the views (MTV section 10), of features of the last block before the final norm, as in
 Probe3D's wrapper of SigLIP; with the norm beside it. The chance level is the expectation when the
-same first points are matched to points of the second view drawn at random.
+same first points are matched to points of the second view drawn at random; `same_place` is what a
+match of every point to the same place of the other view would give, without a look at either.
 """
 
 import dataclasses
@@ -42,6 +43,16 @@ class Hits(NamedTuple):
 
     right: Bool[np.ndarray, "k t"]
     chance: Float[np.ndarray, "k t"]
+
+
+class Places(NamedTuple):
+    """Where the points of both views are in the second one: x, y, z in metres; x, y in pixels.
+
+    What is not known of a view is nowhere: NaN.
+    """
+
+    first: Float[np.ndarray, "n 5"]
+    second: Float[np.ndarray, "n 5"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,14 +95,20 @@ class TwoViewRecall(Evaluator):
 
     def run(self, ctx: EvalContext) -> dict[str, float]:
         hits: dict[str, list[Hits]] = {prefix: [] for prefix in READ}
+        unseen: list[np.ndarray] = []
         degrees: list[float] = []
         for data in self.data.parts():
             pairs = data.pairs()
-            degrees += [pair.degrees for pair in pairs]
             grids = self._grids(ctx, data) if pairs else {}
-            for prefix, images in grids.items():
-                hits[prefix] += [self.hits(ctx.mesh, data, images, pair) for pair in pairs]
-        numbers: dict[str, float] = {"pairs": float(len(degrees))}
+            for pair in pairs:
+                places = self.places(data, pair)
+                unseen.append(self._right(*places)[_known(places.first)])
+                degrees.append(pair.degrees)
+                for prefix, images in grids.items():
+                    grid = images[pair.first], images[pair.second]
+                    hits[prefix].append(self.hits(ctx.mesh, places, grid))
+        blind = self._recalls(unseen, degrees)["recall"]
+        numbers = {"pairs": float(len(degrees)), "same_place": blind}
         for prefix, found in hits.items():
             right = self._recalls([hit.right for hit in found], degrees)
             chance = self._recalls([hit.chance for hit in found], degrees)
@@ -107,27 +124,48 @@ class TwoViewRecall(Evaluator):
                 grids[prefix] += [np.asarray(tokens, np.float32) for tokens in read(features)]
         return grids
 
-    def hits(
-        self, mesh: Mesh, data: TwoViews, tokens: Sequence[np.ndarray], pair: ViewPair
-    ) -> Hits:
-        """Of a pair's matches: within `centimetres` in space, then `pixels` of the second view."""
-        first, second = (self._points(data, tokens, row) for row in (pair.first, pair.second))
-        matches = matched(mesh, first.features, second.features, self.matches)
+    def places(self, data: TwoViews, pair: ViewPair) -> Places:
+        """The points of a pair's views, `side` x `side` of each."""
+        views = [data.points(row, self.side).reshape(-1, 3) for row in (pair.first, pair.second)]
+        first, second = (np.where(p[:, 2:] > 0, p.astype(np.float64), np.nan) for p in views)
         motion = data.pose(pair.second) @ np.linalg.inv(data.pose(pair.first))
-        moved = first.points[matches.first] @ motion[:3, :3].T + motion[:3, 3]
+        moved = first @ motion[:3, :3].T + motion[:3, 3]
         focal = data.focal(pair.second, self.size)
-        seen = projected(moved, focal), projected(second.points, focal)
-        in_space = compared(moved, second.points, matches.second, np.divide(self.centimetres, 100))
-        in_view = compared(*seen, matches.second, np.asarray(self.pixels))
-        return Hits(*(np.concatenate(both, axis=1) for both in zip(in_space, in_view, strict=True)))
+        return Places(
+            np.hstack([moved, projected(moved, focal)]),
+            np.hstack([second, projected(second, focal)]),
+        )
 
-    def _points(self, data: TwoViews, tokens: Sequence[np.ndarray], row: int) -> "_Points":
-        points = data.points(row, self.side).reshape(-1, 3)
-        side = math.isqrt(len(tokens[row]))
-        grid = tokens[row].reshape(side, side, -1)
-        features = resized(grid, self.side).reshape(len(points), -1)
-        known = points[:, 2] > 0
-        return _Points(points[known].astype(np.float64), features[known])
+    def hits(self, mesh: Mesh, places: Places, tokens: Sequence[np.ndarray]) -> Hits:
+        """Of a pair's matches, by the tokens [n, d] of its views."""
+        known = [_known(p) for p in places]
+        features = [self._features(*view) for view in zip(tokens, known, strict=True)]
+        matches = matched(mesh, *features, self.matches)
+        wanted, there = places.first[known[0]][matches.first], places.second[known[1]]
+        return Hits(self._right(wanted, there[matches.second]), self._chance(wanted, there))
+
+    def _features(self, tokens: np.ndarray, known: np.ndarray) -> Float[np.ndarray, "n d"]:
+        side = math.isqrt(len(tokens))
+        return resized(tokens.reshape(side, side, -1), self.side).reshape(len(known), -1)[known]
+
+    def _right(
+        self, wanted: Float[np.ndarray, "k 5"], found: Float[np.ndarray, "k 5"]
+    ) -> Bool[np.ndarray, "k t"]:
+        """Whether each place found is near the one wanted; never when it is nowhere."""
+        shift = wanted - found
+        in_space, in_view = _length(shift[:, :3]), _length(shift[:, 3:])
+        return np.hstack([in_space < self._metres, in_view < np.asarray(self.pixels)])
+
+    def _chance(
+        self, wanted: Float[np.ndarray, "k 5"], there: Float[np.ndarray, "n 5"]
+    ) -> Float[np.ndarray, "k t"]:
+        """Which share of all places is near each one wanted."""
+        in_space = near_shares(wanted[:, :3], there[:, :3], self._metres)
+        return np.hstack([in_space, near_shares(wanted[:, 3:], there[:, 3:], self.pixels)])
+
+    @property
+    def _metres(self) -> Float[np.ndarray, " t"]:
+        return np.asarray(self.centimetres) / 100
 
     def _recalls(self, hits: list[np.ndarray], degrees: list[float]) -> dict[str, float]:
         """Of all matches by threshold; and of pairs, by angle, at the headline's."""
@@ -144,35 +182,21 @@ class TwoViewRecall(Evaluator):
         return {**numbers, **ranges, "recall": _mean(np.asarray([*ranges.values()]))}
 
 
-class _Points(NamedTuple):
-    points: Float[np.ndarray, "n 3"]
-    features: Float[np.ndarray, "n d"]
-
-
-def compared(
+def near_shares(
     wanted: Float[np.ndarray, "k c"],
     there: Float[np.ndarray, "n c"],
-    found: Int[np.ndarray, " k"],
-    thresholds: Float[np.ndarray, " t"],
-) -> Hits:
-    """Whether each place found is near the one wanted; and what share of all places is.
-
-    Args:
-        wanted: where the matches should be.
-        there: all places.
-        found: rows of those that were chosen.
-        thresholds: what is near, exclusively.
-    """
-    errors = np.linalg.norm(wanted - there[found], axis=-1)
-    chance = np.zeros((len(wanted), len(thresholds)))
+    thresholds: Sequence[float] | np.ndarray,
+) -> Float[np.ndarray, "k t"]:
+    """Which share of all places lies within each threshold of each one wanted."""
+    shares = np.zeros((len(wanted), len(thresholds)))
     squares = (there**2).sum(axis=-1)
     for start in range(0, len(wanted), _BLOCK):
         block = wanted[start : start + _BLOCK]
         distances = (block**2).sum(axis=-1)[:, None] + squares - 2 * block @ there.T
         for column, threshold in enumerate(thresholds):
             near = (distances < threshold**2).mean(axis=1)
-            chance[start : start + _BLOCK, column] = near
-    return Hits(errors[:, None] < thresholds, chance)
+            shares[start : start + _BLOCK, column] = near
+    return shares
 
 
 def matched(
@@ -214,6 +238,14 @@ def _cubic_weights(old: int, new: int) -> Float[np.ndarray, "new old"]:
         taps = np.clip(low + tap, 0, old - 1)
         np.add.at(weights, (np.arange(new), taps), np.where(distance <= 1, near, far))
     return weights
+
+
+def _known(places: Float[np.ndarray, "n 5"]) -> Bool[np.ndarray, " n"]:
+    return ~np.isnan(places[:, 0])
+
+
+def _length(x: Float[np.ndarray, "k c"]) -> Float[np.ndarray, "k 1"]:
+    return np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def _mean(values: np.ndarray) -> float:
