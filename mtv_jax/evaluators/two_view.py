@@ -216,7 +216,7 @@ def matched(
 def resized(grid: Float[np.ndarray, "h h d"], side: int) -> Float[np.ndarray, "side side d"]:
     """Bicubic without antialiasing, pixel centres aligned, as PyTorch interpolates."""
     weights = _cubic_weights(len(grid), side).astype(np.float32)
-    return np.einsum("Hh,Ww,hwd->HWd", weights, weights, grid, optimize=True)
+    return weights @ np.tensordot(weights, grid, axes=1)  # rows, then columns
 
 
 def projected(
