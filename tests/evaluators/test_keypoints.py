@@ -72,7 +72,7 @@ def test_a_feature_of_another_scale_counts_as_much():
 
 @pytest.mark.parametrize("name", ["scenes", "spair"])
 def test_devices_and_a_last_partial_batch_change_nothing(scenes, tmp_path, name):
-    """Classes have a few images each, no multiple of 8."""
+    """Classes have a few images each: the last batch of 2 may be one, and 8 are never full."""
     data = scenes
     if name == "spair":
         trees.spair(tmp_path)
@@ -81,7 +81,7 @@ def test_devices_and_a_last_partial_batch_change_nothing(scenes, tmp_path, name)
         KeypointRecall(name="p", data=data, size=8 * PATCH, batch_size=batch, threshold=0.3).run(
             context(devices)
         )
-        for devices, batch in ((1, 3), (8, 8))
+        for devices, batch in ((1, 2), (8, 8))
     )
     assert one.keys() == eight.keys() and one["all/chance"] > 0
     for key, value in one.items():

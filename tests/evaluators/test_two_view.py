@@ -143,17 +143,20 @@ def navi(path) -> Navi:
 
 @pytest.mark.parametrize("name", ["scenes", "navi"])
 def test_devices_and_a_last_partial_batch_change_nothing(scenes, tmp_path, name, monkeypatch):
-    """38 views of scenes in parts of 16, 16 and 6, and 5 of NAVI; batches of 3, and of 8."""
-    monkeypatch.setattr("input_pipeline.scene_views._TOGETHER", 8)
-    data = dataclasses.replace(scenes, limit=19) if name == "scenes" else navi(tmp_path)
+    """22 views of scenes in parts of 10, 10 and 2, and 5 of NAVI; batches of 3, and of 8.
+
+    The points of a view are more than one device's part of the bank.
+    """
+    monkeypatch.setattr("input_pipeline.scene_views._TOGETHER", 5)
+    data = dataclasses.replace(scenes, limit=11) if name == "scenes" else navi(tmp_path)
     size = 4 * PATCH if name == "scenes" else 512
     one, eight = (
         TwoViewRecall(
             name="v",
             data=data,
             size=size,
-            side=16,
-            matches=256,  # all: a tie does not decide which ones count
+            side=32,
+            matches=1024,  # all: a tie does not decide which ones count
             batch_size=batch,
             centimetres=(2, 10, 20),
             degrees=(0, 20, 120),

@@ -82,6 +82,8 @@ def test_parts_are_runs_of_scenes(data, monkeypatch):
     np.testing.assert_array_equal(parts[1].pose(3), data.pose(35))
     degrees = [pair.degrees for part in parts for pair in part.pairs()]
     assert degrees == [pair.degrees for pair in data.pairs()]
+    few = dataclasses.replace(data, start=3, stop=10)
+    assert few.parts() == [few]
     limited = dataclasses.replace(data, limit=20)
     assert [len(part) for part in limited.parts()] == [32, 8]
 
