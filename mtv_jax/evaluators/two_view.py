@@ -139,8 +139,8 @@ class TwoViewRecall(Evaluator):
     def hits(self, mesh: Mesh, places: Places, tokens: Sequence[np.ndarray]) -> Hits:
         """Of a pair's matches, by the tokens [n, d] of its views."""
         known = [_known(p) for p in places]
-        features = [self._features(*view) for view in zip(tokens, known, strict=True)]
-        matches = matched(mesh, *features, self.matches)
+        first, second = (self._features(t, k) for t, k in zip(tokens, known, strict=True))
+        matches = matched(mesh, first, second, self.matches)
         wanted, there = places.first[known[0]][matches.first], places.second[known[1]]
         return Hits(self._right(wanted, there[matches.second]), self._chance(wanted, there))
 
