@@ -19,6 +19,7 @@ from jaxtyping import Float32, Float64, UInt8
 from PIL import Image, ImageOps
 
 from input_pipeline.decode import DecodeError
+from input_pipeline.eval_pairs import TwoViews, ViewPair, relative_degrees
 from input_pipeline.layouts.base import Layout, read_raster
 
 SIZE = 512
@@ -42,16 +43,8 @@ class _Item:
         return (self.path, self.depth)
 
 
-class NaviPair(NamedTuple):
-    """Rows of two images of an object, and the angle between their viewpoints in degrees."""
-
-    first: int
-    second: int
-    degrees: float
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Navi(Layout):
+class Navi(Layout, TwoViews):
     """`ROOT/OBJECT/wild_set/{images/000.jpg,depth/000.png,annotations.json}`.
 
     Attributes:
@@ -64,6 +57,15 @@ class Navi(Layout):
     def source(self) -> str:
         return "https://storage.googleapis.com/gresearch/navi-dataset/navi_v1.tar.gz"
 
+    def open(self) -> None:
+        """Raises a `UserError` when a file is missing, or a depth map has another form."""
+        super().open()
+        for item in self.items:
+            try:
+                _check_depth(item.depth)
+            except (OSError, DecodeError) as error:
+                raise self.damaged(f"a depth map cannot be read ({error})") from error
+
     def find(self) -> Sequence[_Item]:
         things = [self.thing] if self.thing else self.things()
         return [item for thing in things for item in self._items_of(thing)]
@@ -72,24 +74,21 @@ class Navi(Layout):
         """Objects with images in the wild."""
         return sorted(path.parent.name for path in self.folder("").glob("*/wild_set"))
 
+    def parts(self) -> "list[Navi]":
+        """Objects, one by one."""
+        return [dataclasses.replace(self, thing=thing) for thing in self.things()]
+
     def image(self, index: int) -> UInt8[np.ndarray, "512 512 3"]:
         """The square around the object; black, and logged, if it cannot be read."""
-        try:
-            return self._view(index).image
-        except (OSError, DecodeError) as error:
-            logging.warning("unreadable: image %d of %s: %s", index, self, error)
-            return np.zeros((SIZE, SIZE, 3), np.uint8)
+        return self._view(index).image
 
     def points(self, index: int, side: int) -> Float32[np.ndarray, "side side 3"]:
         """Metres in the camera's frame of every 512 / side-th pixel; 0 off the object."""
-        try:
-            return self._view(index).points[:: SIZE // side, :: SIZE // side]
-        except (OSError, DecodeError):
-            return np.zeros((side, side, 3), np.float32)
+        return self._view(index).points[:: SIZE // side, :: SIZE // side]
 
-    def focal(self, index: int) -> float:
-        """Focal length in pixels of `image`."""
-        return self._view(index).focal
+    def focal(self, index: int, size: int) -> Float64[np.ndarray, "2"]:
+        """Focal length in pixels, twice."""
+        return np.full(2, self._view(index).focal * size / SIZE)
 
     def pose(self, index: int) -> Float64[np.ndarray, "4 4"]:
         """From the object's frame to the camera's, metres."""
@@ -99,7 +98,7 @@ class Navi(Layout):
         pose[:3, 3] = np.asarray(item.translation) / 1000
         return pose
 
-    def pairs(self) -> list[NaviPair]:
+    def pairs(self) -> list[ViewPair]:
         """A partner for every fourth image, drawn from those of its object up to 120° away."""
         rng = np.random.default_rng(_SEED)
         found, row = [], 0
@@ -112,7 +111,7 @@ class Navi(Layout):
                 wanted = self.thing in ("", thing) and partner >= 0 and (row + own) % _EVERY == 0
                 if wanted:
                     first = 0 if self.thing else row
-                    found.append(NaviPair(first + own, first + partner, angles[own, partner]))
+                    found.append(ViewPair(first + own, first + partner, angles[own, partner]))
             row += len(angles)
         return found
 
@@ -121,12 +120,17 @@ class Navi(Layout):
         try:
             entries = self.json(f"{thing}/wild_set/annotations.json")
             return [_item(folder, entry) for entry in sorted(entries, key=lambda e: e["filename"])]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             name = f"{thing}/wild_set/annotations.json"
             raise self.damaged(f"{name} is not NAVI's: {error!r}") from error
 
     def _view(self, index: int) -> "_View":
-        return _read_view(self.items[index])
+        try:
+            return _read_view(self.items[index])
+        except (OSError, DecodeError) as error:
+            logging.warning("unreadable: image %d of %s: %s", index, self, error)
+            black, nowhere = np.zeros((2, SIZE, SIZE, 3))
+            return _View(black.astype(np.uint8), nowhere.astype(np.float32), 1.0)
 
 
 class _View(NamedTuple):
@@ -154,6 +158,7 @@ def _read_view(item: _Item) -> _View:
     with Image.open(item.path) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
     small = picture.resize(_short_side(picture.size), Image.Resampling.BICUBIC)
+    _check_depth(item.depth)
     stored = Image.fromarray(read_raster(item.depth))
     codes = np.asarray(stored.resize(_short_side(stored.size), Image.Resampling.NEAREST))
     image, codes = _centre(np.asarray(small)), _centre(codes)
@@ -169,6 +174,13 @@ def _read_view(item: _Item) -> _View:
         points=_nearest(points, SIZE, SIZE),
         focal=focal * SIZE / min(image.shape[:2]),
     )
+
+
+def _check_depth(path: pathlib.Path) -> None:
+    """Raises an error when the header is not that of a PNG of 16 bits."""
+    with Image.open(path) as opened:
+        if not opened.mode.startswith("I"):
+            raise DecodeError(f"{path} is not a PNG of one channel and 16 bits")
 
 
 def metres(codes: np.ndarray) -> Float64[np.ndarray, "h w"]:
@@ -198,14 +210,6 @@ def rotation_matrix(quaternion: np.ndarray) -> Float64[np.ndarray, "3 3"]:
     x, y, z = vector
     cross = np.asarray([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + 2 * w * cross + 2 * cross @ cross
-
-
-def relative_degrees(rotations: Float64[np.ndarray, "n 3 3"]) -> Float64[np.ndarray, "n n"]:
-    """Angles between rotations; 0 with itself."""
-    traces = np.einsum("iab,jab->ij", rotations, rotations)
-    angles = np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1)))
-    np.fill_diagonal(angles, 0.0)
-    return angles
 
 
 def _short_side(size: tuple[int, int]) -> tuple[int, int]:

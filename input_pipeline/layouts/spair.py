@@ -11,15 +11,20 @@ import functools
 import json
 import pathlib
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 
+from input_pipeline.eval_pairs import KeypointPair, KeypointPairs, padded
 from input_pipeline.layouts.base import Layout
 
+T = TypeVar("T")
+
 _SPLITS = {"train": "trn", "valid": "val", "test": "test"}
+_VIEWS = {"view0": 0, "view1": 1, "view2": 2, "all": None}
+_SEED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,29 +36,8 @@ class _Item:
         return (self.path, self.annotation)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
-    """Two images and the places of their keypoints, in [0, 1] of the padded square.
-
-    Attributes:
-        source: row of the image whose keypoints are looked for.
-        target: row of the image in which they are.
-        view: 0, 1 or 2: how different the viewpoints are.
-        source_points: (x, y).
-        target_points: the same keypoints in the other image.
-        scale: the longer side of the target's box as a share of the square.
-    """
-
-    source: int
-    target: int
-    view: int
-    source_points: Float64[np.ndarray, "k 2"]
-    target_points: Float64[np.ndarray, "k 2"]
-    scale: float
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Spair(Layout):
+class Spair(Layout, KeypointPairs):
     """`ROOT/{JPEGImages,ImageAnnotation}/cat/2008_000112.*`, `ROOT/PairAnnotation/test/*.json`.
 
     Attributes:
@@ -68,13 +52,16 @@ class Spair(Layout):
     def source(self) -> str:
         return "https://cvlab.postech.ac.kr/research/SPair-71k (SPair-71k.tar.gz)"
 
+    def open(self) -> None:
+        """Raises a `UserError` when a file is missing, or is not SPair-71k's."""
+        super().open()
+        rows = self._rows
+        for pair in self._annotated:
+            self._shown_by_both(pair, rows)
+
     def find(self) -> Sequence[_Item]:
         root = self.folder("JPEGImages").parent
-        seen = {
-            (pair["category"], name)
-            for pair in self._annotated
-            for name in (pair["src_imname"], pair["trg_imname"])
-        }
+        seen = {(p.category, name) for p in self._annotated for name in (p.source, p.target)}
         return [
             _Item(
                 root / "JPEGImages" / category / name,
@@ -85,67 +72,118 @@ class Spair(Layout):
 
     def categories(self) -> list[str]:
         """The classes that pairs are of."""
-        return sorted({pair["category"] for pair in self._annotated})
+        return sorted({pair.category for pair in self._annotated})
+
+    def only(self, category: str) -> "Spair":
+        """The images of one class."""
+        return dataclasses.replace(self, category=category)
+
+    def views(self) -> Sequence[str]:
+        """By the annotated difference of viewpoint; and all."""
+        return tuple(_VIEWS)
 
     def image(self, index: int) -> UInt8[np.ndarray, "s s 3"]:
         """Padded to a square."""
-        image = super().image(index)
-        height, width = image.shape[:2]
-        side = max(height, width)
-        return np.pad(image, ((0, side - height), (0, side - width), (0, 0)), constant_values=255)
+        return padded(super().image(index))
 
-    def pairs(self, *, view: int | None, count: int, size: int) -> list[Pair]:
-        """Pairs of this category.
-
-        Args:
-            view: difference of viewpoint; None for any.
-            count: most pairs.
-            size: side of the square in pixels; keypoints lie on its whole pixels.
-        """
-        wanted = [p for p in self._annotated if view is None or p["viewpoint_variation"] == view]
-        random.Random(20).shuffle(wanted)
-        rows = {item.path.name: row for row, item in enumerate(self.items)}
+    def pairs(self, view: str, *, count: int, size: int) -> list[KeypointPair]:
+        """The first pairs of a shuffle; keypoints lie on whole pixels of the squares."""
+        wanted = [p for p in self._annotated if _VIEWS[view] in (None, p.view)]
+        random.Random(_SEED).shuffle(wanted)
+        rows = self._rows
         return [self._pair(pair, rows, size) for pair in wanted[:count]]
 
-    def _pair(self, pair: dict[str, Any], rows: dict[str, int], size: int) -> Pair:
-        source, target = rows[pair["src_imname"]], rows[pair["trg_imname"]]
-        points, shown = zip(
-            self._keypoints(source, max(pair["src_imsize"][:2]), size),
-            self._keypoints(target, max(pair["trg_imsize"][:2]), size),
-            strict=True,
-        )
-        both = shown[0] & shown[1]
-        left, top, right, bottom = pair["trg_bndbox"]
-        return Pair(
+    def _pair(self, pair: "_Annotated", rows: "_Rows", size: int) -> KeypointPair:
+        both = self._shown_by_both(pair, rows)
+        source, target = rows[pair.category, pair.source], rows[pair.category, pair.target]
+        left, top, right, bottom = pair.target_box
+        return KeypointPair(
             source=source,
             target=target,
-            view=pair["viewpoint_variation"],
-            source_points=points[0][both],
-            target_points=points[1][both],
-            scale=max(right - left, bottom - top) / max(pair["trg_imsize"][:2]),
+            source_points=_placed(self._keypoints(source), both, pair.source_side, size),
+            target_points=_placed(self._keypoints(target), both, pair.target_side, size),
+            scale=max(right - left, bottom - top) / pair.target_side,
         )
 
-    def _keypoints(
-        self, row: int, side: int, size: int
-    ) -> tuple[Float64[np.ndarray, "k 2"], Bool[np.ndarray, " k"]]:
-        """Places of an image's keypoints, and which of them are shown."""
-        known = _annotation(self.items[row].annotation)["kps"]
-        places = [known[str(k)] for k in range(len(known))]
-        shown = np.asarray([place is not None for place in places])
-        pixels = np.asarray([place or (0, 0) for place in places]).astype(np.int64)
-        return np.trunc(pixels * size / side) / size, shown
+    def _shown_by_both(self, pair: "_Annotated", rows: "_Rows") -> Bool[np.ndarray, " k"]:
+        """Which keypoints both images of a pair show."""
+        names = pair.source, pair.target
+        first, second = (self._keypoints(rows[pair.category, name]).shown for name in names)
+        if len(first) != len(second):
+            raise self.damaged(
+                f"the {pair.category} images {names[0]} and {names[1]} are a pair, but list "
+                f"{len(first)} and {len(second)} keypoints"
+            )
+        return first & second
+
+    def _keypoints(self, row: int) -> "_Keypoints":
+        return self._parsed(_read_keypoints, self.items[row].annotation)
 
     @property
-    def _annotated(self) -> list[dict[str, Any]]:
-        pairs = _pairs(self.folder(f"PairAnnotation/{_SPLITS[self.split]}"))
-        return [p for p in pairs if self.category in ("", p["category"])]
+    def _rows(self) -> "_Rows":
+        return {(item.path.parent.name, item.path.name): i for i, item in enumerate(self.items)}
+
+    @property
+    def _annotated(self) -> "list[_Annotated]":
+        paths = _listed(self.folder(f"PairAnnotation/{_SPLITS[self.split]}"))
+        pairs = [self._parsed(_read_pair, path) for path in paths]
+        return [pair for pair in pairs if self.category in ("", pair.category)]
+
+    def _parsed(self, read: Callable[[pathlib.Path], T], path: pathlib.Path) -> T:
+        try:
+            return read(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            name = path.relative_to(self.root)
+            raise self.damaged(f"{name} is not SPair-71k's: {error!r}") from error
 
 
-@functools.lru_cache(maxsize=2)
-def _pairs(folder: pathlib.Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+_Rows = dict[tuple[str, str], int]  # by class and file
+
+
+class _Annotated(NamedTuple):
+    category: str
+    view: int
+    source: str
+    target: str
+    source_side: int  # the longer one
+    target_side: int
+    target_box: tuple[int, ...]
+
+
+class _Keypoints(NamedTuple):
+    pixels: Int64[np.ndarray, "k 2"]
+    shown: Bool[np.ndarray, " k"]
+
+
+def _placed(
+    known: _Keypoints, chosen: Bool[np.ndarray, " k"], side: int, size: int
+) -> Float64[np.ndarray, "n 2"]:
+    return np.trunc(known.pixels[chosen] * size / side) / size
+
+
+@functools.lru_cache(maxsize=4)
+def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(folder.glob("*.json"))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _read_pair(path: pathlib.Path) -> _Annotated:
+    entry: dict[str, Any] = json.loads(path.read_text())
+    left, top, right, bottom = entry["trg_bndbox"]
+    return _Annotated(
+        category=entry["category"],
+        view=entry["viewpoint_variation"],
+        source=entry["src_imname"],
+        target=entry["trg_imname"],
+        source_side=max(entry["src_imsize"][:2]),
+        target_side=max(entry["trg_imsize"][:2]),
+        target_box=(left, top, right, bottom),
+    )
 
 
 @functools.lru_cache(maxsize=4096)
-def _annotation(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+def _read_keypoints(path: pathlib.Path) -> _Keypoints:
+    known = json.loads(path.read_text())["kps"]
+    places = [known[str(k)] for k in range(len(known))]
+    pixels = np.asarray([place or (0, 0) for place in places]).astype(np.int64)
+    return _Keypoints(pixels.reshape(-1, 2), np.asarray([place is not None for place in places]))

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both correspondences share: which features are compared."""
+"""What both correspondences share: which features are compared, and as unit vectors."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from mtv_jax.core.passes import Features, Wants, wanted
 
@@ -13,3 +16,8 @@ READ: Mapping[str, Callable[[Features], Any]] = {
     "": lambda features: wanted(features.last_raw),
     "normed_": lambda features: wanted(features.tokens),
 }
+
+
+def unit(vectors: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
+    """Vectors of length 1; 0 stays 0."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

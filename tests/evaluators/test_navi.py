@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from input_pipeline.eval_pairs import ViewPair, relative_degrees
 from input_pipeline.layouts import navi as layout
 from input_pipeline.layouts.navi import Navi
 from mtv_jax.core.errors import UserError
 from mtv_jax.dist.mesh import MeshConfig, make_mesh
-from mtv_jax.evaluators.navi import NaviRecall, matched, projected, resized
+from mtv_jax.evaluators.two_view import TwoViewRecall
 from tests.input_pipeline.layouts import trees
 
 SIDE = 32  # patches
@@ -39,7 +40,8 @@ def test_views_are_squares_around_the_object(data):
     np.testing.assert_allclose(points[known][:, 2], 1.00053, atol=1e-4)
     assert np.abs(points[..., :2]).max() == pytest.approx(20 / 64, rel=0.03)
     # 512 pixels are the disc's 40 of 64: a focal length of 64 / 40 · 512.
-    assert data.focal(0) == pytest.approx(64 / 40 * 512, rel=0.03)
+    np.testing.assert_allclose(data.focal(0, 512), [64 / 40 * 512] * 2, rtol=0.03)
+    np.testing.assert_allclose(data.focal(0, 256), data.focal(0, 512) / 2)
 
 
 def test_poses_and_angles(data):
@@ -48,7 +50,7 @@ def test_poses_and_angles(data):
     turn = np.radians(70)
     np.testing.assert_allclose(pose[0, :3], [np.cos(turn), -np.sin(turn), 0], atol=1e-12)
     rotations = np.stack([data.pose(row)[:3, :3] for row in range(5)])
-    angles = layout.relative_degrees(rotations)
+    angles = relative_degrees(rotations)
     np.testing.assert_allclose(angles[0], trees.NAVI_DEGREES, atol=1e-4)
 
 
@@ -57,7 +59,8 @@ def test_every_fourth_image_has_a_partner_up_to_120_degrees_away(data):
     assert [pair.first for pair in pairs] == [0, 4] and pairs == data.pairs()
     assert 0 < pairs[0].second < 4, "the last is 130 degrees away"
     assert pairs[0].degrees == pytest.approx(trees.NAVI_DEGREES[pairs[0].second], abs=1e-4)
-    assert Navi(root=data.root, thing="plate").pairs() == pairs
+    (plate,) = data.parts()
+    assert plate.thing == "plate" and plate.pairs() == pairs
 
 
 def test_an_image_without_a_near_partner_is_in_no_pair(data, tmp_path):
@@ -66,7 +69,7 @@ def test_an_image_without_a_near_partner_is_in_no_pair(data, tmp_path):
     path.write_text(json.dumps(far))
     lonely = Navi(root=data.root, limit=2)
     assert lonely.pairs() == []
-    numbers = NaviRecall(name="n", data=lonely).run(Context())
+    numbers = TwoViewRecall(name="n", data=lonely).run(Context())
     assert numbers["pairs"] == 0 and np.isnan(numbers["recall"])
 
 
@@ -108,11 +111,11 @@ class Context:
 
 
 def test_features_that_know_the_place_are_matched(data):
-    numbers = NaviRecall(name="n", data=data, side=64, matches=200).run(Context())
+    numbers = TwoViewRecall(name="n", data=data, side=64, matches=200).run(Context())
     assert numbers["pairs"] == 2
     assert numbers["recall"] > 0.9 and numbers["5cm"] > 0.95
     assert numbers["normed_recall"] < 0.2, "those are noise"
-    blind = NaviRecall(name="n", data=data, side=64, matches=200).run(Context(blind=True))
+    blind = TwoViewRecall(name="n", data=data, side=64, matches=200).run(Context(blind=True))
     assert blind["recall"] < 0.2
     assert 0 < numbers["5px"] <= numbers["25px"] <= numbers["50px"] <= 1.0
 
@@ -120,57 +123,58 @@ def test_features_that_know_the_place_are_matched(data):
 def test_another_pose_is_another_answer(data, tmp_path):
     """What is compared is the poses' motion, not the features alone."""
     path = tmp_path / "plate" / "wild_set" / "annotations.json"
-    evaluator = NaviRecall(name="n", data=data, side=64, matches=200)
+    evaluator = TwoViewRecall(name="n", data=data, side=64, matches=200)
     tokens = [f.last_raw[0] for f in Context().batches(data, types.SimpleNamespace(
         last_raw=True, tokens=True), size=512, batch_size=1)]  # fmt: skip
-    right = evaluator.errors(MESH, data, tokens, 0, 2)
+    pair = ViewPair(0, 2, 40.0)
+    right = evaluator.hits(MESH, evaluator.places(data, pair), (tokens[0], tokens[2])).right
     entries = json.loads(path.read_text())
     next(e for e in entries if e["filename"] == "002.jpg")["camera"]["q"] = [1.0, 0.0, 0.0, 0.0]
     path.write_text(json.dumps(entries))
-    wrong = evaluator.errors(MESH, Navi(root=data.root, limit=5), tokens, 0, 2)
-    assert np.median(right[:, 0]) < 0.02 < np.median(wrong[:, 0])
-    assert right.shape == wrong.shape == (200, 2)
+    places = evaluator.places(Navi(root=data.root, limit=5), pair)
+    wrong = evaluator.hits(MESH, places, (tokens[0], tokens[2])).right
+    assert right.shape == wrong.shape == (200, 6)
+    assert right[:, 1].mean() > 0.8 and wrong[:, 1].mean() < 0.2
 
 
-def test_matches_are_ordered_by_their_ratio():
-    first = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]])
-    second = np.asarray([[1.0, 0.05], [0.05, 1.0], [-1.0, 0.0]])
-    matches = matched(MESH, first, second, 2)
-    assert sorted(matches.first.tolist()) == [0, 1]  # the third is as near to both
-    assert matches.second.tolist() == matches.first.tolist()
-    assert len(matched(MESH, first[:0], second, 2).first) == 0
-
-
-def test_bicubic_resizing_keeps_constants_and_a_grid_of_its_size():
-    """What lies between is compared with PyTorch's in tests/golden."""
-    np.testing.assert_allclose(resized(np.ones((5, 5, 2)), 20), 1.0, rtol=1e-6)
-    grid = np.random.default_rng(0).normal(size=(6, 6, 3))
-    np.testing.assert_allclose(resized(grid, 6), grid, atol=1e-6)
-
-
-def test_projection():
-    np.testing.assert_allclose(projected(np.asarray([[1.0, 2.0, 4.0]]), 100.0), [[25, 50]])
+GONE = "gone"
 
 
 @pytest.mark.parametrize(
-    ("path", "message"),
+    ("path", "content", "message"),
     [
-        ("plate/wild_set/annotations.json", r"annotations.json cannot be read"),
-        ("plate", "it holds no images"),
-        ("plate/wild_set/images/003.jpg", "1 of its files are missing"),
-        ("plate/wild_set/depth", "5 of its files are missing"),
+        ("plate/wild_set/annotations.json", GONE, "annotations.json cannot be read"),
+        ("plate/wild_set", GONE, "it holds no images"),
+        ("plate/wild_set/images/003.jpg", GONE, "1 of its files are missing"),
+        ("plate/wild_set/depth", GONE, "5 of its files are missing"),
+        ("plate/wild_set/annotations.json", b'[{"filename": ', "annotations.json is no JSON"),
+        ("plate/wild_set/annotations.json", b"[{}]", "is not NAVI's: KeyError"),
+        ("plate/wild_set/annotations.json", b'[{"filename": 3}]', "is not NAVI's: Attr"),
+        ("plate/wild_set/depth/001.png", b"", "a depth map cannot be read .*001.png"),
     ],
 )
-def test_damage_is_one_line(data, tmp_path, path, message):
-    (tmp_path / path).rename(tmp_path.with_name(f"{tmp_path.name}_gone"))
-    with pytest.raises(UserError, match=rf"{message}.*; get it from http"):
+def test_damage_is_one_line(data, tmp_path, path, content, message):
+    damage(tmp_path / path, content)
+    with pytest.raises(UserError, match=rf"^Navi in .*{message}.*; get it from http") as error:
         data.open()
+    assert "\n" not in str(error.value)
 
 
-def test_an_image_that_cannot_be_read_is_black(data, tmp_path, caplog):
-    (tmp_path / "plate/wild_set/depth/001.png").write_bytes(b"")
-    assert not data.image(1).any() and "unreadable: image 1" in caplog.text
+def damage(path, content):
+    path.rename(path.with_name("was")) if content == GONE else path.write_bytes(content)
+
+
+def test_a_depth_map_of_eight_bits_is_another_data_set(data, tmp_path):
+    path = tmp_path / "plate/wild_set/depth/001.png"
+    trees.raster(path, np.full((64, 64), 100, np.uint8))
+    with pytest.raises(UserError, match=r"001.png is not a PNG of one channel and 16 bits.*http"):
+        data.open()
     assert not data.points(1, 128).any()
-    (tmp_path / "plate/wild_set/annotations.json").write_text("[{}]")
-    with pytest.raises(UserError, match="is not NAVI's"):
-        Navi(root=data.root, limit=1).open()
+
+
+def test_an_image_that_cannot_be_read_is_black_and_has_no_matches(data, tmp_path, caplog):
+    (tmp_path / "plate/wild_set/depth/004.png").write_bytes(b"")
+    assert not data.image(4).any() and "unreadable: image 4" in caplog.text
+    assert not data.points(4, 128).any()
+    numbers = TwoViewRecall(name="n", data=data, side=64, matches=200).run(Context())
+    assert numbers["pairs"] == 2 and numbers["recall"] > 0.9, "that of the other pair"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden values of our correspondences (`mtv_jax/evaluators/spair.py`, `navi.py`), from Probe3D's.
+"""Golden values of both correspondences in `mtv_jax/evaluators/`, from Probe3D.
 
     python -m tools.golden.probe3d --code DIR --commit SHA --output tests/golden/probe3d.npz
 
@@ -20,11 +20,11 @@ from unittest import mock
 import jax
 import numpy as np
 
-from input_pipeline.layouts.spair import Pair
+from input_pipeline.eval_pairs import KeypointPair
 from mtv_jax.core.errors import report_user_errors
 from mtv_jax.dist.mesh import MeshConfig, make_mesh
-from mtv_jax.evaluators.navi import matched, resized
-from mtv_jax.evaluators.spair import best_patches, patch_errors, unit_grid
+from mtv_jax.evaluators.keypoints import best_patches, patch_errors, unit_grid
+from mtv_jax.evaluators.two_view import matched, resized
 from tools.golden.losses import Arrays, compare_and_store, load_module
 
 SIDE, PATCH, DIM, KEYPOINTS, SCALE = 160, 16, 24, 40, 0.6
@@ -85,10 +85,9 @@ def _semantic(arrays: Arrays, tokens: Sequence[np.ndarray]) -> np.ndarray:
     first, second = map(unit_grid, tokens)
     source, target = arrays["source"], arrays["target"]
     both = (source[:, 2] * target[:, 2]) == 1
-    pair = Pair(
+    pair = KeypointPair(
         source=0,
         target=1,
-        view=0,
         source_points=source[both, :2] / SIDE,
         target_points=target[both, :2] / SIDE,
         scale=SCALE,

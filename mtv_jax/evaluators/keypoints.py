@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Semantic correspondence on SPair-71k, as Probe3D (arXiv 2404.08636) measures it.
+"""Semantic correspondence of keypoints, as Probe3D (arXiv 2404.08636) measures it on SPair-71k.
 
 The feature at a keypoint of one image (bilinear, of unit patch features) is compared with every
 patch of the other; the best patch is the prediction, and right when it lies within `threshold`
 times the longer side of the object's box. Recall is over the keypoints that both images show, then
 averaged over classes. Features are those of the last block before the final norm, as in Probe3D's
-wrapper of SigLIP; with the norm beside it (MTV section 10).
+wrapper of SigLIP; with the norm beside it (MTV section 10). The chance level is that of a patch
+drawn at random; `same_place_…` predicts the same place of the padded square for every keypoint,
+without a look at either image.
 """
 
 import dataclasses
@@ -14,28 +16,27 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from input_pipeline.layouts.spair import Pair, Spair
+from input_pipeline.eval_pairs import KeypointPair, KeypointPairs
 from mtv_jax.core.config import at_least
 from mtv_jax.evaluators.base import EvalContext, EvalModel, Evaluator
-from mtv_jax.evaluators.base_correspondence import READ, WANTS
+from mtv_jax.evaluators.base_correspondence import READ, WANTS, unit
 
 Grid = Float[np.ndarray, "h w d"]
-_VIEWS = {"view0": 0, "view1": 1, "view2": 2, "all": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpairRecall(Evaluator):
-    """Recall in all, and by difference of viewpoint.
+class KeypointRecall(Evaluator):
+    """Recall of each kind of pairs that the data knows.
 
     Attributes:
         data: the pairs.
         size: side in pixels of the squares that are embedded.
-        count: most pairs of a class and a difference of viewpoint.
+        count: most pairs of a class and a kind.
         threshold: of the longer side of the target's box.
         batch_size: images at a time.
     """
 
-    data: Spair
+    data: KeypointPairs
     size: int = at_least(1, 800)
     count: int = at_least(1, 200)
     threshold: float = 0.1
@@ -55,22 +56,23 @@ class SpairRecall(Evaluator):
 
     def _category(self, ctx: EvalContext, category: str) -> dict[str, float]:
         """Recalls of one class; NaN where it has no pair."""
-        data = dataclasses.replace(self.data, category=category)
+        data = self.data.only(category)
         grids: dict[str, list[Grid]] = {prefix: [] for prefix in READ}
         for features in ctx.batches(data, WANTS, size=self.size, batch_size=self.batch_size):
             for prefix, read in READ.items():
                 grids[prefix] += map(unit_grid, read(features))
         recalls: dict[str, float] = {}
-        for view, difference in _VIEWS.items():
-            pairs = data.pairs(view=difference, count=self.count, size=self.size)
+        for view in data.views():
+            pairs = data.pairs(view, count=self.count, size=self.size)
             for prefix, images in grids.items():
                 found = [self.hits(images[p.source], images[p.target], p) for p in pairs]
                 recalls[f"{prefix}{view}"] = _mean([hit for hit, _ in found])
                 recalls[f"{prefix}{view}/chance"] = _mean([chance for _, chance in found])
+            recalls[f"same_place_{view}"] = _mean([_moves(p) < self.threshold for p in pairs])
         return recalls
 
     def hits(
-        self, source: Grid, target: Grid, pair: Pair
+        self, source: Grid, target: Grid, pair: KeypointPair
     ) -> tuple[Bool[np.ndarray, " k"], Float[np.ndarray, " k"]]:
         """Which keypoints are found; and what share of all patches would have been right."""
         best = best_patches(source, target, pair.source_points)
@@ -86,7 +88,7 @@ def best_patches(
     return (queries @ target.reshape(-1, target.shape[-1]).T).argmax(axis=1)
 
 
-def patch_errors(side: int, pair: Pair) -> Float[np.ndarray, "n k"]:
+def patch_errors(side: int, pair: KeypointPair) -> Float[np.ndarray, "n k"]:
     """Distance of every patch from every keypoint of the target, over the box's longer side.
 
     A patch is at its upper left corner, as Probe3D has it.
@@ -96,12 +98,15 @@ def patch_errors(side: int, pair: Pair) -> Float[np.ndarray, "n k"]:
     return np.linalg.norm(places[:, None] - pair.target_points, axis=-1) / pair.scale
 
 
+def _moves(pair: KeypointPair) -> Float[np.ndarray, " k"]:
+    """How far each keypoint is from its place in the source, over the box's longer side."""
+    return np.linalg.norm(pair.target_points - pair.source_points, axis=-1) / pair.scale
+
+
 def unit_grid(tokens: Float[np.ndarray, "n d"]) -> Grid:
     """Tokens of a square image as a grid of unit vectors, float32."""
     side = math.isqrt(len(tokens))
-    tokens = tokens.astype(np.float32)
-    norms = np.linalg.norm(tokens, axis=-1, keepdims=True)
-    return (tokens / np.maximum(norms, 1e-12)).reshape(side, side, -1)
+    return unit(tokens.astype(np.float32)).reshape(side, side, -1)
 
 
 def sampled(grid: Grid, points: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "k d"]:
