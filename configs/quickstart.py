@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, common_evals
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -65,62 +65,27 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def _scenes(data: str, tasks: str) -> dict[str, Any]:
-    """Evaluators of made scenes, which have every label."""
+    """Evaluators of made scenes; configs/eval/scenes.py has more, those that train a probe."""
     heldout = common.eval_data(f"{data}/test", sidecars=common.sidecars(tasks))
     names = tasks.split("+")
     evals: dict[str, Any] = {}
     if "vl" in names:
         prompts = ("a {}", "a photo of a {}", "{}")
-        evals["zeroshot"] = dict(
-            type="mtv_jax.evaluators.zeroshot:ZeroShot",
-            every=0,
-            data=heldout,
-            prompts=prompts,
-            prompt_list="",
-        )
-        evals["retrieval"] = _retrieval(heldout, gallery=500)
+        evals["zeroshot"] = common_evals.zeroshot(heldout, prompts=prompts)
+        evals["retrieval"] = common_evals.retrieval(heldout, gallery=500)
     if {"vl", "ssl"} & set(names):  # they train the pooled vector
-        evals["knn"] = dict(
-            type="mtv_jax.evaluators.knn:Knn",
-            every=0,
-            data=heldout,
-            train=common.eval_data(f"{data}/train", limit=2000),
-            neighbours=(10, 20),
-            temperature=0.07,
-        )
+        voters = common.eval_data(f"{data}/train", limit=2000)
+        evals["knn"] = common_evals.knn(heldout, voters)
     if "depth" in names:
-        depth = dict(
-            every=0,
-            data=common.eval_data(f"{data}/test", sidecars=("scene_v1",)),
-            truth="metric_depth",
-            truth_is="depth",
-            train=common.eval_data(f"{data}/train", sidecars=(common.DEPTH_SIDECAR,), limit=2000),
-            label="depth",
-            farthest=0.0,
-        )
-        module = "mtv_jax.evaluators.relative_depth"
-        evals["depth"] = dict(type=f"{module}:HeadDepth", **depth, objective="depth")
-        evals["depth_probe"] = dict(type=f"{module}:LinearDepth", **depth, ridge=1e-3)
-    return dict(**evals, heldout=_heldout(heldout))
+        scenes = common.eval_data(f"{data}/test", sidecars=("scene_v1",))
+        train = common.eval_data(f"{data}/train", sidecars=(common.DEPTH_SIDECAR,), limit=2000)
+        evals["depth"] = common_evals.relative_depth(scenes, train=train, label="depth")
+        evals["depth_probe"] = common_evals.ridge_depth(scenes, train)
+    return dict(**evals, heldout=common_evals.heldout(heldout, every=400))
 
 
 def _own(store: str, tasks: str) -> dict[str, Any]:
     """Evaluators of any images."""
     heldout = common.eval_data(store, selection="heldout", sidecars=common.sidecars(tasks))
-    evals = {"retrieval": _retrieval(heldout, gallery=0)} if "vl" in tasks.split("+") else {}
-    return dict(**evals, heldout=_heldout(heldout))
-
-
-def _retrieval(heldout: dict[str, Any], *, gallery: int) -> dict[str, Any]:
-    return dict(
-        type="mtv_jax.evaluators.retrieval:Retrieval",
-        every=0,
-        data=heldout,
-        gallery=gallery,
-        captions=1,
-        distinct=True,
-    )
-
-
-def _heldout(heldout: dict[str, Any]) -> dict[str, Any]:
-    return dict(type="mtv_jax.evaluators.heldout:HeldoutLoss", every=400, data=heldout, batches=4)
+    evals = {"retrieval": common_evals.retrieval(heldout)} if "vl" in tasks.split("+") else {}
+    return dict(**evals, heldout=common_evals.heldout(heldout, every=400))

@@ -43,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
         evaluators, context, about = _exported(_MODEL.value, config)
     else:
         evaluators, context, about = _run(_WORKDIR.value, config)
+    for evaluator in evaluators:
+        if not evaluator.unavailable(context.model):
+            evaluator.check(())  # before any work
     table = with_chance(run_suite(evaluators, context))
     if jax.process_index() == 0:
         print(format_table(table))

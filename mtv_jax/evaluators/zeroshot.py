@@ -22,7 +22,8 @@ class ZeroShot(Evaluator):
 
     Attributes:
         prompts: templates with one `{}`.
-        prompt_list: a list of CLIP's prompts instead, such as OPENAI_IMAGENET_TEMPLATES.
+        prompt_list: a list of CLIP's prompts before them, such as OPENAI_IMAGENET_TEMPLATES, which
+            with "{}" behind it are the 81 that big_vision uses.
     """
 
     prompts: tuple[str, ...] = ("a photo of a {}", "a {}", "{}")
@@ -36,7 +37,8 @@ class ZeroShot(Evaluator):
 
     def templates(self) -> tuple[str, ...]:
         """The prompts, wherever they come from."""
-        return tuple(clip_list(self.prompt_list)) if self.prompt_list else self.prompts
+        published = clip_list(self.prompt_list) if self.prompt_list else []
+        return (*published, *self.prompts)
 
     def unavailable(self, model: EvalModel) -> str:
         return model.lacks_text()
