@@ -7,7 +7,8 @@
 Folders are as their distributors ship them:
 
 imagenet: folders `train` and `val` of classes; zero-shot top-1.
-imagenet_tfds: the same images as tensorflow-datasets prepares them.
+imagenet_central: the same from the middle of the images, as big_vision measures it.
+imagenet_tfds: as imagenet, of images as tensorflow-datasets prepares them.
 knn: as imagenet; neighbours, which embeds the training images too.
 coco: captions in Karpathy's split; retrieval.
 ade20k: ADEChallengeData2016; a linear head is trained for 40,000 steps.
@@ -32,6 +33,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """`imagenet=DIR,ade20k=DIR,…`: the columns of the docstring."""
     columns: Mapping[str, Callable[[Any], Eval]] = {
         "imagenet": lambda roots: _zeroshot(_data("imagenet:ImageNet", roots.imagenet)),
+        "imagenet_central": lambda roots: _zeroshot(
+            _data("imagenet:ImageNet", roots.imagenet_central, central=0.875)
+        ),
         "imagenet_tfds": lambda roots: _zeroshot(
             _data("imagenet_tfds:ImageNetTfds", roots.imagenet_tfds)
         ),

@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from input_pipeline import decode, example, tfrecord
-from input_pipeline.layouts.base import Item, Layout
-from input_pipeline.layouts.clip_lists import clip_list
+from input_pipeline.layouts.base import Item
+from input_pipeline.layouts.imagenet import ImageNetImages
 
 _CLASSES = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageNetTfds(Layout):
+class ImageNetTfds(ImageNetImages):
     """`ROOT/imagenet2012/5.1.0/imagenet2012-validation.tfrecord-00000-of-00064`.
 
     An index of offsets appears beside each shard unless the folder is read-only.
@@ -69,10 +69,6 @@ class ImageNetTfds(Layout):
     def labels(self) -> Int64[np.ndarray, " b"]:
         """Classes in the order of their WordNet ids; reads every record, once."""
         return _labels(self)
-
-    def class_names(self) -> list[str]:
-        """CLIP's names."""
-        return list(clip_list("IMAGENET_CLASSNAMES"))
 
     @property
     def _home(self) -> str:

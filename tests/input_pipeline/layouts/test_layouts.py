@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Readers on miniature trees."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,17 @@ def test_imagenet(made):
     assert made.labels().tolist() == [0, 7, 999]
     assert [int(made.image(row)[0, 0, 0]) for row in range(3)] == pytest.approx([10, 20, 30], abs=2)
     assert made.image(2).shape == (5, 6, 3), "gray becomes RGB"
+
+
+@each("imagenet", "imagenet_tfds")
+def test_the_middle_of_an_image(made):
+    whole = made.image(0)
+    middle = dataclasses.replace(made, central=0.5).image(0)
+    height, width = whole.shape[:2]
+    assert middle.shape == (round(height / 2), round(width / 2), 3)
+    top, left = (height - len(middle)) // 2, (width - middle.shape[1]) // 2
+    assert (middle == whole[top : top + len(middle), left : left + middle.shape[1]]).all()
+    assert (dataclasses.replace(made, central=1.0).image(0) == whole).all()
 
 
 @each("coco")
