@@ -62,6 +62,8 @@ class SegProbe(Evaluator):
             )
         if self.data.segment_names() != self.train.segment_names():
             raise UserError(f"{self.data} and {self.train} have segments of different classes")
+        for row in range(len(self.data)):
+            self.data.segments(row)  # a damaged one shall not end the run after the training
 
     def unavailable(self, model: EvalModel) -> str:
         return self.recipe.unavailable(model)

@@ -270,6 +270,14 @@ def test_what_cannot_be_measured_is_said_beforehand():
     other = type("Other", (Fields,), {"segment_names": lambda self: ["a"]})
     with pytest.raises(UserError, match="segments of different classes"):
         seg(train=other(count=2, seed=0)).check(())
+
+    def last(self, index):
+        if index == 6:
+            raise UserError("the last one is damaged")
+        return Fields.segments(self, index)
+
+    with pytest.raises(UserError, match="the last one is damaged"):
+        seg(data=type("Damaged", (Fields,), {"segments": last})(count=7, seed=1)).check(())
     with pytest.raises(UserError, match="has a map in its column 'depth'"):
         depth(farthest=0.5).check(())
     model = context().model

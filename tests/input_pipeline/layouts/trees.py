@@ -84,13 +84,16 @@ def coco(root: pathlib.Path) -> None:
 
 
 def ade20k(root: pathlib.Path) -> None:
-    """Two validation images, of odd sizes; classes 0 (other), 1 and 150."""
-    for number, size in ((1, (9, 7)), (2, (5, 11))):
-        name = f"ADE_val_{number:08d}"
-        picture(root / "images" / "validation" / f"{name}.jpg", size)
+    """Two validation images and one for training, of odd sizes; classes 0 (other), 1 and 150."""
+    for split, name, size in (
+        ("validation", "ADE_val_00000001", (9, 7)),
+        ("validation", "ADE_val_00000002", (5, 11)),
+        ("training", "ADE_train_00000001", (6, 6)),
+    ):
+        picture(root / "images" / split / f"{name}.jpg", size)
         segments = np.full(size, 150, np.uint8)
         segments[0], segments[1] = 0, 1
-        raster(root / "annotations" / "validation" / f"{name}.png", segments)
+        raster(root / "annotations" / split / f"{name}.png", segments)
     names = [f"{k}\t0.1\t10\t10\tname {k}, synonym" for k in range(1, 151)]
     text = "\n".join(["Idx\tRatio\tTrain\tVal\tName", *names]) + "\n"
     (root / "objectInfo150.txt").write_text(text)

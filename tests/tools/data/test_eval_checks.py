@@ -3,6 +3,7 @@
 
 import dataclasses
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +18,20 @@ from mtv_jax.evaluators.base import Evaluator
 from tests.input_pipeline.layouts import trees
 from tools.data.eval_checks import check
 
-COLUMNS = ("imagenet", "coco", "navi", "spair", "nyu", "kitti")
+# By column: the miniature of what it reads.
+COLUMNS = {
+    "imagenet": trees.imagenet,
+    "imagenet_central": trees.imagenet,
+    "imagenet_tfds": trees.imagenet_tfds,
+    "coco": trees.coco,
+    "ade20k": trees.ade20k,
+    "nyu": trees.nyu,
+    "nyu_mat": trees.nyu_mat,
+    "nyu_probe": trees.nyu_train,
+    "navi": trees.navi,
+    "spair": trees.spair,
+    "kitti": trees.kitti,
+}
 LISTS = {"IMAGENET_CLASSNAMES": ["tench"] * 1000, "OPENAI_IMAGENET_TEMPLATES": ["a {}"]}
 
 
@@ -26,24 +40,43 @@ def evaluators(tmp_path, monkeypatch):
     """By column, on whole trees."""
     monkeypatch.setattr("input_pipeline.layouts.imagenet.clip_list", LISTS.get)
     monkeypatch.setattr("mtv_jax.evaluators.zeroshot.clip_list", LISTS.get)
-    for name in COLUMNS:
-        getattr(trees, name)(tmp_path / name)
+    for name, make in COLUMNS.items():
+        (tmp_path / name).mkdir()
+        make(tmp_path / name)
     config = paper.get_config(",".join(f"{name}={tmp_path / name}" for name in COLUMNS))
     made = named_objects("evals", plain(config)["evals"], ())
     return {evaluator.name: evaluator for evaluator in made}
 
 
 def test_columns_that_are_there(evaluators, capsys):
-    assert [check(evaluators[name]) for name in COLUMNS] == [0] * 6
+    assert [check(evaluators[name]) for name in COLUMNS] == [0] * len(COLUMNS)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" images in ")[0] for line in lines] == [
         "imagenet: 3",
+        "imagenet_central: 3",
+        "imagenet_tfds: 3",
         "coco: 2",
+        "ade20k: 2",
+        "nyu: 2",
+        "nyu_mat: 2",
+        "nyu_probe: 2",
         "navi: 5",
         "spair: 4",
-        "nyu: 2",
         "kitti: 1",
     ]
+
+
+def test_neighbours_need_enough_training_images(evaluators, tmp_path, capsys):
+    shutil.copytree(tmp_path / "imagenet" / "val", tmp_path / "imagenet" / "train")
+    config = plain(paper.get_config(f"knn={tmp_path / 'imagenet'}"))
+    (knn,) = named_objects("evals", config["evals"], ())
+    assert check(knn) == 1
+    assert "has 3 images, fewer than the 20 neighbours" in capsys.readouterr().out
+
+
+def test_the_depth_probe_needs_both_sets():
+    with pytest.raises(ValueError, match=r"name nyu=DIR beside it"):
+        paper.get_config("nyu_probe=x")
 
 
 def test_only_the_data_that_one_has(tmp_path):
