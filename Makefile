@@ -33,7 +33,7 @@ quickstart: $(READY)  ## data, training, evaluation, export: minutes on two CPU 
 	    --vocab_size 512
 	$(PY) -m mtv_jax.train --config configs/quickstart.py --workdir $(RUN)
 	$(PY) -m mtv_jax.export --workdir $(RUN) --output $(RUN)/export
-	$(PY) -m mtv_jax.evaluate --workdir $(RUN)
+	$(PY) -m mtv_jax.evaluate --workdir $(RUN) --config configs/eval/scenes.py:data=$(DATA)
 	$(PY) -m tools.report --workdir $(RUN)
 
 test: $(READY)  ## tests that need neither PyTorch nor much time (20 to 30 minutes on two cores)

@@ -80,7 +80,7 @@ def _scenes(data: str, tasks: str) -> dict[str, Any]:
         scenes = common.eval_data(f"{data}/test", sidecars=("scene_v1",))
         train = common.eval_data(f"{data}/train", sidecars=(common.DEPTH_SIDECAR,), limit=2000)
         evals["depth"] = common_evals.relative_depth(scenes, train=train, label="depth")
-        evals["depth_probe"] = common_evals.ridge_depth(scenes, train)
+        evals["depth_ridge"] = common_evals.ridge_depth(scenes, train)
     return dict(**evals, heldout=common_evals.heldout(heldout, every=400))
 
 
