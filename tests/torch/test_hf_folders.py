@@ -2,12 +2,14 @@
 """Folders that transformers writes, read by us: the same features, logits and ids."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 import mtv_jax.interop
 from input_pipeline.image_spec import ImageSpec
+from input_pipeline.tokenizer import Tokenizer
 from mtv_jax.core.passes import Wants
 from mtv_jax.interop import golden
 from mtv_jax.interop.save import save_folder
@@ -159,6 +161,19 @@ def test_texts_of_siglip_2(siglip2_folder):
         ids = [*theirs(text.lower(), add_special_tokens=False)["input_ids"][:11], 1]
         assert ours.encode(text).tolist() == ids + [0] * (12 - len(ids))
     assert ours.fits(golden.TEXTS[0]) and not ours.fits(golden.TEXTS[4])
+
+
+def test_texts_are_lowered_for_a_tokenizer_file_that_does_not(siglip2_folder, tmp_path):
+    """Published ones are Gemma's own; the class that reads them adds the lowering."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(siglip2_folder / name, tmp_path / name)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    ours = Tokenizer(str(tmp_path / "tokenizer.json"), 12)
+    theirs = mtv_jax.interop.load(siglip2_folder).tokenizer
+    for text in golden.TEXTS[:4]:
+        assert ours.encode(text.upper()).tolist() == theirs.encode(text.lower()).tolist()
 
 
 def test_images_of_siglip_2_are_resized_as_its_processor_says(siglip2_folder):
