@@ -26,7 +26,7 @@ from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Features, Wants
 from mtv_jax.core.progress import Progress
-from mtv_jax.core.schedules import Schedule, warmup_cosine
+from mtv_jax.core.schedules import Schedule
 from mtv_jax.dist.mesh import local_rows, put_batch, replicated
 from mtv_jax.evaluators.base import EvalContext, EvalModel
 
@@ -46,7 +46,7 @@ class Recipe:
         batch_size: crops in a batch, over all devices.
         lrs: peak learning rates, a head each.
         warmup_steps: the rate rises linearly.
-        schedule: how it falls to 0: "linear" from the first step on, or "cosine" after warm-up.
+        schedule: how it falls to 0, from the first step on, as mmcv has it.
         momentum: Adam's first: "constant" 0.9, or "one_cycle", 0.95 to 0.85 and back.
         weight_decay: decoupled.
         clip: norm of the gradient; 0 for none.
@@ -85,10 +85,14 @@ class Recipe:
 
     def rate(self) -> Schedule:
         """By step, for a peak of 1."""
-        if self.schedule == "cosine":
-            return warmup_cosine(1.0, self.warmup_steps, self.steps)
-        rise = max(self.warmup_steps, 1)
-        return lambda step: jnp.minimum((step + 1) / rise, 1.0) * (1 - step / self.steps)
+
+        def rate(step: Any) -> Float[Array, ""]:
+            rise = jnp.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
+            progress = step / self.steps
+            cosine = 0.5 * (1 + jnp.cos(math.pi * progress))
+            return rise * (cosine if self.schedule == "cosine" else 1 - progress)
+
+        return rate
 
 
 def one_cycle_momentum(steps: int) -> Schedule:
