@@ -230,27 +230,18 @@ def _generator(seed: int, stream: int) -> np.random.Generator:
 
 def _initial(ctx: EvalContext, probe: Probe, recipe: Recipe) -> _Trained:
     """The same head for every learning rate."""
-    features, grid = _abstract_features(ctx, probe, recipe)
+    pixels = jax.ShapeDtypeStruct((1, recipe.crops.height, recipe.crops.width, 3), jnp.float32)
+    image = functools.partial(ctx.model.encoder.image, wants=probe.wants)
+    features = jax.eval_shape(image, ctx.model.params["backbone"], pixels)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), features)
-    variables = probe.head.init(
-        jax.random.key(recipe.seed), zeros, grid, jnp.ones(1, bool), training=True
-    )
+    key, grid = jax.random.key(recipe.seed), grid_of(ctx, pixels.shape)
+    variables = probe.head.init(key, zeros, grid, jnp.ones(1, bool), training=True)
     opt = recipe.optimizer().init(variables["params"])
     heads = len(recipe.lrs)
     host = jax.tree.map(
         lambda x: np.repeat(np.asarray(x)[None], heads, axis=0), _Trained(variables, opt)
     )
     return jax.device_put(host, replicated(ctx.mesh))
-
-
-def _abstract_features(
-    ctx: EvalContext, probe: Probe, recipe: Recipe
-) -> tuple[Features, tuple[int, int]]:
-    encoder, crops = ctx.model.encoder, recipe.crops
-    pixels = jax.ShapeDtypeStruct((1, crops.height, crops.width, 3), jnp.float32)
-    image = functools.partial(encoder.image, wants=probe.wants)
-    features = jax.eval_shape(image, ctx.model.params["backbone"], pixels)
-    return features, (crops.height // encoder.patch_size, crops.width // encoder.patch_size)
 
 
 def _step(ctx: EvalContext, probe: Probe, recipe: Recipe) -> Any:

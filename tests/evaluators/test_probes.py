@@ -314,6 +314,8 @@ def test_the_depth_loss_of_pairs():
         log_depth_loss(depth_map[i : i + 2], truth[i : i + 2], valid[:2], step) for i in (0, 2)
     ]
     assert float(whole) == pytest.approx(float(sum(halves)) / 2, rel=1e-6)
+    last, next_ = (log_depth_loss(depth_map, truth, valid, jnp.asarray(s)) for s in (99, 100))
+    assert last < 0.9 * whole and next_ == whole, "a hundred steps without the variance"
     only_first = log_depth_loss(depth_map, truth, valid.at[2:].set(False), step)
     assert float(only_first) == pytest.approx(float(halves[0]), rel=1e-6)
     exact = jnp.full((2, 4, 4), 3.0)
