@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from configs import mtv_b16, mtv_l16, quickstart
-from configs.eval import paper
+from configs.eval import paper, scenes
 from mtv_jax.assemble import System
 from mtv_jax.core.config import flatten, plain
 from mtv_jax.dist.rules import map_rules, path_string, select
@@ -32,6 +32,7 @@ CONFIGS = {
     "mtv_l16": lambda: mtv_l16.get_config("tasks=vl,scale=100m"),
     "quickstart": quickstart.get_config,
     "paper": lambda: paper.get_config(",".join(f"{name}={name.upper()}" for name in COLUMNS)),
+    "scenes": scenes.get_config,
 }
 
 
