@@ -30,7 +30,7 @@ class Cut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crops:
-    """Resize, turn, crop, flip, recolour, in this order.
+    """Resize, turn, crop, flip, recolour, fill up with gray, in this order.
 
     Attributes:
         height: of a crop, in pixels.
@@ -71,7 +71,7 @@ class Crops:
         if rng.random() < self.flip:
             image, target = image[:, ::-1], target[:, ::-1]
         recolour = {"none": _as_it_is, "distort": _distorted, "tint": _tinted}[self.colour]
-        return Cut(np.ascontiguousarray(recolour(rng, image)), np.ascontiguousarray(target))
+        return Cut(self._padded(recolour(rng, image), GRAY), self._padded(target, outside))
 
     def _resized(self, rng: np.random.Generator, spec: ImageSpec, whole: Cut) -> Cut:
         height, width = whole.image.shape[:2]
@@ -92,7 +92,7 @@ class Crops:
             box = slice(top, top + self.height), slice(left, left + self.width)
             if self.one_class >= 1 or _share_of_one(target[box], outside) < self.one_class:
                 break
-        return Cut(self._padded(image[box], GRAY), self._padded(target[box], outside))
+        return Cut(image[box], target[box])
 
     def _padded(self, array: np.ndarray, value: float) -> np.ndarray:
         """Filled up below and at the right."""
@@ -109,9 +109,9 @@ def short_side(size: tuple[int, int], short: float) -> tuple[int, int]:
 
 
 def _share_of_one(target: np.ndarray, outside: float) -> float:
-    """Of the known pixels, those of the most frequent class; 0 where none is known."""
+    """Of the known pixels, those of the most frequent class; 1 where none is known."""
     classes = target[target != outside]
-    return np.bincount(classes).max() / classes.size if classes.size else 0.0
+    return np.bincount(classes).max() / classes.size if classes.size else 1.0
 
 
 def _turned(image: np.ndarray, target: np.ndarray, degrees: float, outside: float) -> Cut:

@@ -105,9 +105,18 @@ class EvalSet(EvalData):
         return ["background", *self.class_names()]
 
     def segments(self, index: int) -> UInt8[np.ndarray, "h w"]:
-        """Classes of pixels; one ignored pixel where there are none, or damaged ones."""
+        """Classes of pixels; one ignored pixel where there are none, or damaged ones.
+
+        Raises:
+            UserError: a number that is none of `segment_names`, or that 8 bits do not hold.
+        """
         raster = self._raster(index, _SEGMENTS)
-        return np.full((1, 1), IGNORED, np.uint8) if raster is None else raster.astype(np.uint8)
+        if raster is None:
+            return np.full((1, 1), IGNORED, np.uint8)
+        highest, last = int(raster.max()), min(len(self.segment_names()), IGNORED) - 1
+        if highest > last:
+            raise UserError(f"segments {index} of {self} name class {highest}, the last is {last}")
+        return raster.astype(np.uint8)
 
     def captions(self) -> list[tuple[str, ...]]:
         """One caption an image, or none.

@@ -26,7 +26,7 @@ from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Features, Wants
 from mtv_jax.core.progress import Progress
-from mtv_jax.core.schedules import Schedule, warmup_cosine
+from mtv_jax.core.schedules import Schedule
 from mtv_jax.dist.mesh import local_rows, put_batch, replicated
 from mtv_jax.evaluators.base import EvalContext, EvalModel
 
@@ -46,7 +46,7 @@ class Recipe:
         batch_size: crops in a batch, over all devices.
         lrs: peak learning rates, a head each.
         warmup_steps: the rate rises linearly.
-        schedule: how it falls to 0: "linear" from the first step on, or "cosine" after warm-up.
+        schedule: how it falls to 0, from the first step on, as mmcv has it.
         momentum: Adam's first: "constant" 0.9, or "one_cycle", 0.95 to 0.85 and back.
         weight_decay: decoupled.
         clip: norm of the gradient; 0 for none.
@@ -85,10 +85,14 @@ class Recipe:
 
     def rate(self) -> Schedule:
         """By step, for a peak of 1."""
-        if self.schedule == "cosine":
-            return warmup_cosine(1.0, self.warmup_steps, self.steps)
-        rise = max(self.warmup_steps, 1)
-        return lambda step: jnp.minimum((step + 1) / rise, 1.0) * (1 - step / self.steps)
+
+        def rate(step: Any) -> Float[Array, ""]:
+            rise = jnp.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
+            progress = step / self.steps
+            cosine = 0.5 * (1 + jnp.cos(math.pi * progress))
+            return rise * (cosine if self.schedule == "cosine" else 1 - progress)
+
+        return rate
 
 
 def one_cycle_momentum(steps: int) -> Schedule:
@@ -226,27 +230,18 @@ def _generator(seed: int, stream: int) -> np.random.Generator:
 
 def _initial(ctx: EvalContext, probe: Probe, recipe: Recipe) -> _Trained:
     """The same head for every learning rate."""
-    features, grid = _abstract_features(ctx, probe, recipe)
+    pixels = jax.ShapeDtypeStruct((1, recipe.crops.height, recipe.crops.width, 3), jnp.float32)
+    image = functools.partial(ctx.model.encoder.image, wants=probe.wants)
+    features = jax.eval_shape(image, ctx.model.params["backbone"], pixels)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), features)
-    variables = probe.head.init(
-        jax.random.key(recipe.seed), zeros, grid, jnp.ones(1, bool), training=True
-    )
+    key, grid = jax.random.key(recipe.seed), grid_of(ctx, pixels.shape)
+    variables = probe.head.init(key, zeros, grid, jnp.ones(1, bool), training=True)
     opt = recipe.optimizer().init(variables["params"])
     heads = len(recipe.lrs)
     host = jax.tree.map(
         lambda x: np.repeat(np.asarray(x)[None], heads, axis=0), _Trained(variables, opt)
     )
     return jax.device_put(host, replicated(ctx.mesh))
-
-
-def _abstract_features(
-    ctx: EvalContext, probe: Probe, recipe: Recipe
-) -> tuple[Features, tuple[int, int]]:
-    encoder, crops = ctx.model.encoder, recipe.crops
-    pixels = jax.ShapeDtypeStruct((1, crops.height, crops.width, 3), jnp.float32)
-    image = functools.partial(encoder.image, wants=probe.wants)
-    features = jax.eval_shape(image, ctx.model.params["backbone"], pixels)
-    return features, (crops.height // encoder.patch_size, crops.width // encoder.patch_size)
 
 
 def _step(ctx: EvalContext, probe: Probe, recipe: Recipe) -> Any:

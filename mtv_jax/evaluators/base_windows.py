@@ -9,12 +9,12 @@ tokens of all windows to the pixels: nothing is ever held at the size in between
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 
 from input_pipeline.crops import GRAY, short_side
 from mtv_jax.evaluators.base_resample import bilinear_weights
 
-_BAND = 32  # rows of pixels whose logits are in memory at a time
+_BAND = 64  # rows of pixels whose logits are in memory at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,23 +62,23 @@ class Windows:
         mosaic = mosaic.transpose(0, 2, 1, 3, 4).reshape(len(self.tops) * grid, -1, channels)
         rows = self._weights(self.tops, grid, self.size[0], shape[0])
         columns = self._weights(self.lefts, grid, self.size[1], shape[1])
-        wide = np.einsum("Xx,yxc->yXc", columns, mosaic, optimize=True)
+        wide = (columns @ mosaic).reshape(len(mosaic), -1)
         bands = [
-            np.einsum("Yy,yXc->YXc", rows[first : first + _BAND], wide, optimize=True).argmax(-1)
+            (rows[first : first + _BAND] @ wide).reshape(-1, shape[1], channels).argmax(axis=-1)
             for first in range(0, shape[0], _BAND)
         ]
         return np.concatenate(bands)
 
     def _weights(
         self, starts: tuple[int, ...], grid: int, length: int, original: int
-    ) -> Float[np.ndarray, "original tokens"]:
+    ) -> Float32[np.ndarray, "original tokens"]:
         """From the tokens of all windows along an axis to its original pixels."""
         up = bilinear_weights(grid, self.side)
         placed = np.zeros((length, len(starts), grid), np.float32)
         for index, start in enumerate(starts):
             inside = min(self.side, length - start)
             placed[start : start + inside, index] = up[:inside]
-        covering = (placed.sum(axis=-1) > 0).sum(axis=-1)
+        covering = (placed.sum(axis=-1) > 0).sum(axis=-1, dtype=np.float32)
         means = placed.reshape(length, -1) / covering[:, None]
         return bilinear_weights(length, original) @ means
 

@@ -179,7 +179,7 @@ class DepthHead(nn.Module):
         scores = jnp.einsum("Hh,Ww,bhwk->bHWk", rows, columns, scores, precision="highest")
         shares = nn.relu(scores) + 0.1
         bins = jnp.linspace(self.nearest, self.farthest, self.bins)
-        return (shares @ bins) / shares.sum(axis=-1)
+        return (shares * bins).sum(axis=-1) / shares.sum(axis=-1)  # all of float32
 
 
 def log_depth_loss(

@@ -2,6 +2,7 @@
 """Linear probes, on images whose patches tell what is asked or nothing at all."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.crops import Crops, Cut
+from input_pipeline.decode import resize_map
 from input_pipeline.eval_data import IGNORED, EvalData
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Features, Wants
@@ -159,6 +161,58 @@ def test_fillers_leave_statistics_and_gradients_alone():
     assert np.abs(heads[0][0]["params"]["Dense_0"]["kernel"]).max() > 1e-3
 
 
+def test_devices_that_pairs_do_not_divide():
+    """Nine rows would do for eight crops on three devices, but pairs need an even number."""
+    one, three = (depth(recipe=recipe(2, batch_size=8)).run(context(n)) for n in (1, 3))
+    assert three == pytest.approx(one, rel=1e-4)
+    assert one["rmse"] == one["rmse_lr0.1"] < one["rmse_lr0.001"]
+
+
+def test_depth_is_the_mean_of_an_image_and_its_mirror_image():
+    def ramp(ctx, heads, backbone, pixels):
+        return jnp.broadcast_to(jnp.arange(24.0), (len(pixels), 1, 16, 24))
+
+    found = list(depth()._predictions(context(), types.SimpleNamespace(outputs=ramp), []))
+    assert len(found) == 7 and all((depths == 11.5).all() for depths in found)
+
+
+def test_true_depth_and_its_mean_in_metres():
+    halved = depth(units=2.0)
+    np.testing.assert_array_equal(halved.metres(TEST, 0), TEST.raster(0, "depth") / 2)
+    assert halved.metres(TEST, 0).any()
+    prior = depth(train=Fields(count=3, seed=0))._prior()
+    maps = [resize_map(TRAIN.raster(row, "depth"), (16, 24)) for row in range(3)]
+    np.testing.assert_allclose(prior[:, 1:], np.mean(maps, axis=0)[:, 1:], rtol=1e-6)
+    np.testing.assert_allclose(prior[:, 0], prior[:, 1:].mean(), rtol=1e-6)
+
+
+def test_the_first_steps_of_depth_are_told_apart_by_a_setting():
+    none, all_ = (depth(recipe=recipe(2), scale_steps=n).run(context()) for n in (0, 2))
+    assert abs(none["rmse"] - all_["rmse"]) > 1e-4
+
+
+@pytest.mark.parametrize(("probe", "unknown"), [(seg, IGNORED), (depth, 0.0)])
+def test_beyond_an_image_nothing_is_known(probe, unknown, monkeypatch):
+    class Caught(Exception): ...
+
+    def catch(ctx, probe, recipe, sample, count):
+        raise Caught(sample(0, np.random.default_rng(0)))
+
+    monkeypatch.setattr(f"{probe().__module__}.train_heads", catch)
+    large = dataclasses.replace(recipe(), crops=Crops(height=40, width=40))
+    with pytest.raises(Caught) as caught:
+        probe(recipe=large).run(context())
+    (found,) = caught.value.args
+    assert (found.target[24:] == unknown).all() and (found.target[:16] != unknown).any()
+
+
+def test_the_watchdog_hears_of_every_step():
+    beats = []
+    ctx = EvalContext(context().model, context().mesh, poll=lambda: beats.append(0))
+    train_once(recipe(3), ctx=ctx)
+    assert len(beats) == 3
+
+
 def test_every_epoch_shows_every_image_once():
     ctx, seen = context(), []
 
@@ -176,12 +230,34 @@ def test_every_epoch_shows_every_image_once():
 def test_rates_and_momentum():
     linear, cosine = recipe(100).rate(), recipe(100, schedule="cosine").rate()
     assert [float(linear(s)) for s in (0, 4, 50, 100)] == pytest.approx([0.2, 0.96, 0.5, 0])
-    assert [float(cosine(s)) for s in (0, 4, 52.5, 100)] == pytest.approx(
-        [0.2, 1, 0.5, 0], abs=1e-6
-    )
+    quarters = [0.5 * (1 + np.cos(np.pi * share)) for share in (0, 0.25, 0.5, 1)]
+    found = [float(cosine(s)) for s in (0, 25, 50, 100)]
+    assert found == pytest.approx([0.2, *quarters[1:]], abs=1e-6), "from the first step on"
     momentum = one_cycle_momentum(100)  # turns at step 29, ends at 99
     found = [float(momentum(s)) for s in (0, 14.5, 29, 64, 99)]
     assert found == pytest.approx([0.95, 0.9, 0.85, 0.9, 0.95])
+
+
+def test_adamw_sees_clipped_gradients():
+    """Two updates by hand: a gradient of norm 50, cut to 1, and one of norm 0.5."""
+    optimizer = recipe(1, clip=1.0, weight_decay=0.5).optimizer()
+    params = jnp.asarray([2.0, -1.0])
+    state = optimizer.init(params)
+    _, state = optimizer.update(jnp.asarray([30.0, 40.0]), state, params)
+    updates, _ = optimizer.update(jnp.asarray([0.3, 0.4]), state, params)
+    mean = (0.9 * 0.6 + 0.3) * 0.1 / (1 - 0.9**2)
+    square = (0.999 * 0.6**2 + 0.3**2) * 0.001 / (1 - 0.999**2)
+    expected = mean / square**0.5 + 0.5 * np.asarray([2.0, -1.0])
+    np.testing.assert_allclose(updates, expected, rtol=1e-4)
+
+
+def test_heads_start_small_and_by_their_seed():
+    start = recipe(1, lrs=(1e-9,))
+    first, again, other = (train_once(r) for r in (start, start, recipe(1, lrs=(1e-9,), seed=1)))
+    assert np.abs(first - again).max() == 0 < np.abs(first - other).max()
+    tokens = Features(tokens=jnp.ones((1, 4, 200)))
+    head = SegHead(classes=50).init(jax.random.key(0), tokens, (2, 2), jnp.ones(1, bool))
+    assert np.std(head["params"]["Dense_0"]["kernel"]) == pytest.approx(0.01, rel=0.05)
 
 
 def test_one_cycle_momentum_reaches_adam():
@@ -190,7 +266,7 @@ def test_one_cycle_momentum_reaches_adam():
     assert np.abs(constant - cycled).max() > 1e-4
 
 
-def train_once(of: Recipe, loss=log_depth_loss) -> np.ndarray:
+def train_once(of: Recipe, loss=log_depth_loss, ctx: EvalContext | None = None) -> np.ndarray:
     probe = Probe(
         head=DepthHead(nearest=1e-3, farthest=10.0, bins=8),
         wants=Wants(last_raw=True, pooled=True),
@@ -202,8 +278,8 @@ def train_once(of: Recipe, loss=log_depth_loss) -> np.ndarray:
         whole = Cut(TRAIN.image(row), TRAIN.raster(row, "depth"))
         return of.crops.cut(rng, context().model.images, whole, outside=0.0)
 
-    (head,) = train_heads(context(), probe, of, sample, len(TRAIN))
-    return head["params"]["Dense_0"]["kernel"]
+    heads = train_heads(ctx or context(), probe, of, sample, len(TRAIN))
+    return heads[0]["params"]["Dense_0"]["kernel"]
 
 
 def test_the_entropy_of_pixels_is_that_of_resized_logits():
@@ -238,6 +314,8 @@ def test_the_depth_loss_of_pairs():
         log_depth_loss(depth_map[i : i + 2], truth[i : i + 2], valid[:2], step) for i in (0, 2)
     ]
     assert float(whole) == pytest.approx(float(sum(halves)) / 2, rel=1e-6)
+    last, next_ = (log_depth_loss(depth_map, truth, valid, jnp.asarray(s)) for s in (99, 100))
+    assert last < 0.9 * whole and next_ == whole, "a hundred steps without the variance"
     only_first = log_depth_loss(depth_map, truth, valid.at[2:].set(False), step)
     assert float(only_first) == pytest.approx(float(halves[0]), rel=1e-6)
     exact = jnp.full((2, 4, 4), 3.0)

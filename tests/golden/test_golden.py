@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from configs import mtv_b16, mtv_l16, quickstart
+from configs.eval import paper, scenes
 from mtv_jax.assemble import System
 from mtv_jax.core.config import flatten, plain
 from mtv_jax.dist.rules import map_rules, path_string, select
@@ -22,10 +23,16 @@ from tests.arch.systems import FROZEN, tiny_batch, tiny_model
 from tests.training.test_step import TEACHER, step_factory
 
 HERE = pathlib.Path(__file__).parent
+COLUMNS = (
+    *("imagenet", "imagenet_central", "imagenet_tfds", "knn", "coco", "ade20k", "nyu", "nyu_mat"),
+    *("nyu_probe", "navi", "spair", "kitti"),
+)
 CONFIGS = {
     "mtv_b16": lambda: mtv_b16.get_config("tasks=vl,scale=10m"),
     "mtv_l16": lambda: mtv_l16.get_config("tasks=vl,scale=100m"),
     "quickstart": quickstart.get_config,
+    "paper": lambda: paper.get_config(",".join(f"{name}={name.upper()}" for name in COLUMNS)),
+    "scenes": scenes.get_config,
 }
 
 

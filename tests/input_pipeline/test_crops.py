@@ -65,6 +65,15 @@ def test_what_reaches_beyond_the_image_is_gray_and_ignored():
     assert (found.image[40:] == GRAY).all() and (found.image[:40, :60] == chart().image).all()
 
 
+def test_what_fills_a_crop_up_keeps_its_colour():
+    """Published code fills up after recolouring: the encoder sees one gray, below and right."""
+    crops = Crops(height=50, width=70, colour="distort")
+    for seed in range(12):
+        found = cut(crops, chart(), seed)
+        assert (found.image[40:] == GRAY).all() and (found.image[:, 60:] == GRAY).all()
+        assert (found.target[40:] == IGNORED).all() and (found.target[:40, :60] != IGNORED).all()
+
+
 def test_half_are_turned_and_corners_are_unknown():
     crops = Crops(height=40, width=60, degrees=45.0, flip=0.0)
     depth = chart().target.astype(np.float32) + 1
@@ -75,6 +84,20 @@ def test_half_are_turned_and_corners_are_unknown():
     assert all(f.target.dtype == np.float32 and (f.target == 0).any() for f in turned)
     beyond = np.concatenate([f.image[f.target == 0] for f in turned])
     assert len(beyond) > 1000 and (np.abs(beyond.astype(int) - GRAY) <= 1).mean() > 0.8
+
+
+def test_images_are_turned_about_their_middle_either_way():
+    target = np.zeros((41, 61), np.float32)
+    target[17:24, 27:34] = 1.0  # the middle
+    target[20, 50:] = 2.0
+    whole = Cut(np.zeros((41, 61, 3), np.uint8), target)
+    crops = Crops(height=41, width=61, degrees=30.0, flip=0.0)
+    found = [cut(crops, whole, seed, outside=-1.0).target for seed in range(40)]
+    assert {value for t in found for value in np.unique(t)} == {-1.0, 0.0, 1.0, 2.0}
+    for turned in found:
+        assert np.argwhere(turned == 1.0).mean(axis=0) == pytest.approx([20, 30], abs=0.1)
+    ends = [np.argwhere(turned == 2.0)[:, 0].mean() for turned in found]
+    assert min(ends) < 16 and max(ends) > 24
 
 
 def test_flips_are_as_frequent_as_asked():
@@ -90,20 +113,32 @@ def test_the_short_side_is_drawn_from_the_range():
     crops = Crops(height=40, width=40, resize="short", ratio=(0.5, 2.0), flip=0.0)
     kinds = [len(np.unique(cut(crops, chart(), seed).target)) for seed in range(30)]
     assert min(kinds) <= 9 and max(kinds) >= 20
+    wide = Crops(height=40, width=60, resize="short", flip=0.0)
+    assert (cut(wide, chart()).target == chart().target).all(), "short side to short side"
 
 
-def test_a_crop_of_one_class_is_drawn_again():
+@pytest.mark.parametrize("unknown", [0, 9], ids="{} rows of 10 unknown".format)
+def test_a_crop_of_one_class_is_drawn_again(unknown):
     """A tenth of the image has classes; most crops show the ground only."""
     target = np.zeros((40, 400), np.uint8)
     target[:, :40] = np.arange(40)[:, None]
+    target[np.arange(40) % 10 > 9 - unknown] = IGNORED
     whole = Cut(np.zeros((40, 400, 3), np.uint8), target)
 
     def share(one_class: float) -> float:
         crops = Crops(height=40, width=40, one_class=one_class)
         found = [cut(crops, whole, seed).target for seed in range(60)]
-        return float(np.mean([(t == 0).mean() <= 0.75 for t in found]))
+        return float(np.mean([(t[t != IGNORED] == 0).mean() <= 0.75 for t in found]))
 
-    assert share(1.0) < 0.3 < 0.55 < share(0.75)
+    assert share(1.0) < 0.3 < 0.45 < share(0.75)
+
+
+def test_a_crop_of_nothing_known_is_drawn_again():
+    target = np.full((40, 400), IGNORED, np.uint8)
+    target[:, :40] = np.arange(40)[:, None]
+    whole = Cut(np.zeros((40, 400, 3), np.uint8), target)
+    crops = Crops(height=40, width=40, one_class=0.75)
+    assert np.mean([(cut(crops, whole, s).target != IGNORED).any() for s in range(60)]) > 0.55
 
 
 def test_sizes_keep_their_aspect_within_limits():
@@ -126,6 +161,39 @@ def test_colours_change_and_maps_do_not(colour, unchanged):
     assert unchanged[0] <= same <= unchanged[1]
     means = [f.image.mean() for f in found]
     assert (np.std(means) > 2) == (colour != "none")
+
+
+def recoloured(colour: str, *pixels: tuple[int, int, int]) -> np.ndarray:
+    """What becomes of some pixels in 400 draws, [400, n, 3], in [0, 255]."""
+    image = np.asarray([pixels], np.uint8)
+    whole = Cut(image, np.zeros(image.shape[:2], np.uint8))
+    crops = Crops(height=1, width=len(pixels), colour=colour, flip=0.0)
+    return np.stack([cut(crops, whole, seed).image[0] for seed in range(400)]).astype(float)
+
+
+def test_distortion_is_mmsegmentations():
+    """Gray tells brightness (32 up or down) and contrast (half to one and a half), red the rest."""
+    gray = recoloured("distort", (128, 128, 128))[:, 0, 0]
+    assert 47 <= gray.min() < 60 and 200 < gray.max() <= 240
+    assert 0.18 < (gray == 128).mean() < 0.32, "neither of two"
+    red = recoloured("distort", (200, 100, 100))[:, 0]
+    assert (red.argmax(axis=1) == 0).all(), "hue by up to 36 degrees"
+    assert 0.15 < (red[:, 1] > red[:, 2] + 5).mean() < 0.35
+    assert 0.15 < (red[:, 2] > red[:, 1] + 5).mean() < 0.35
+    saturation = 1 - red.min(axis=1) / red.max(axis=1)
+    own_hue = np.abs(red[:, 1] - red[:, 2]) <= 1
+    assert saturation[own_hue].min() < 0.35 and saturation[own_hue].max() > 0.65
+
+
+def test_tints_are_bts():
+    dark, bright = np.moveaxis(recoloured("tint", (60, 60, 60), (120, 120, 120)), 1, 0)
+    factors = bright.mean(axis=1) / 120
+    assert 0.62 < factors.min() < 0.8 and 1.25 < factors.max() < 1.49, "brightness"
+    gamma = np.log2(bright.mean(axis=1) / dark.mean(axis=1))
+    assert 0.86 < gamma.min() < 0.94 and 1.06 < gamma.max() < 1.14
+    assert 0.4 < (gamma == 1).mean() < 0.6, "half are left alone"
+    colours = bright.max(axis=1) / bright.min(axis=1)
+    assert 1.1 < colours.max() < 1.25
 
 
 def test_a_map_of_another_size_is_brought_to_the_images():

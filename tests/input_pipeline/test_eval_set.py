@@ -101,3 +101,18 @@ def test_segments_are_what_is_no_object_and_the_classes(path):
     assert data.segments(1).tolist() == data.segments(2).tolist() == [[IGNORED]]
     with pytest.raises(UserError, match="has no column 'segmentation'"):
         EvalSet(store=path).segment_names()
+
+
+@pytest.mark.parametrize(
+    ("number", "classes", "last"), [(3, 2, 2), (256, 2, 2), (255, 300, 254), (256, 300, 254)]
+)
+def test_segments_of_no_class_are_an_error_and_do_not_wrap(path, number, classes, last):
+    """8 bits hold 255 classes and what is ignored."""
+    raster = np.full((2, 3), number, np.uint16)
+    for shard, rows in enumerate(([0, 1, 2], [3, 4])):
+        rows = [{"key": str(i), "segmentation": encode_png16(raster)} for i in rows]
+        write_shard(pathlib.Path(path), "scenes", shard, rows)
+    finish_store(pathlib.Path(path), "five", (IMAGE,), {"classes": [*map(str, range(classes))]})
+    finish_sidecar(pathlib.Path(path), "scenes", (_SEGMENTS,), {})
+    with pytest.raises(UserError, match=rf"4 of .* name class {number}, the last is {last}$"):
+        EvalSet(store=path, sidecars=("scenes",)).segments(4)
