@@ -43,15 +43,23 @@ def main(argv: Sequence[str]) -> int:
         evaluators, context, about = _exported(_MODEL.value, config)
     else:
         evaluators, context, about = _run(_WORKDIR.value, config)
+    if not evaluators:
+        raise UserError(
+            "there are no evaluators: give --config with some in its `evals`, such as "
+            "configs/eval/paper.py:imagenet=DIR or configs/eval/scenes.py"
+        )
     for evaluator in evaluators:
         if not evaluator.unavailable(context.model):
             evaluator.check(())  # before any work
-    table = with_chance(run_suite(evaluators, context))
+    results: dict[str, dict[str, float]] = {}
+    output = _OUTPUT.value or (_WORKDIR.value and f"{_WORKDIR.value}/summary.json")
+    for evaluator in evaluators:
+        results |= run_suite([evaluator], context)
+        if jax.process_index() == 0 and output:  # a run that is cut keeps what it has measured
+            write_json(pathlib.Path(output), {**about, "numbers": with_chance(results)})
     if jax.process_index() == 0:
-        print(format_table(table))
-        output = _OUTPUT.value or (_WORKDIR.value and f"{_WORKDIR.value}/summary.json")
+        print(format_table(with_chance(results)))
         if output:
-            write_json(pathlib.Path(output), {**about, "numbers": table})
             print(f"wrote {output}")
     return 0
 

@@ -2,6 +2,7 @@
 """The way from a store to an exported folder, and one clear line for every bad use."""
 
 import json
+import os
 import pathlib
 import re
 import signal
@@ -96,6 +97,27 @@ def test_the_same_suite_on_eight_devices_gives_the_same_numbers(trained):
     one = json.loads((trained / "evals" / "00000006.json").read_text())
     for key, entry in one.items():
         assert eight[key]["value"] == pytest.approx(entry["value"], rel=1e-4), key
+
+
+def test_an_evaluation_that_is_cut_keeps_what_it_measured(trained, tmp_path):
+    """And one without evaluators says where to find some."""
+    base = "from mtv_jax.evaluators.base import Evaluator\n\n\nclass Cut(Evaluator):\n"
+    (tmp_path / "cutting.py").write_text(f"{base}    def run(self, ctx):\n        raise KeyError\n")
+    config = tmp_path / "evals.py"
+    entries = json.loads((trained / "config.json").read_text())["evals"]
+    kept = {"a_heldout": {**entries["heldout"], "every": 0}}
+    cut = {"type": "cutting:Cut", "data": entries["heldout"]["data"]}
+    lines = "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
+    evaluate = [sys.executable, "-m", "mtv_jax.evaluate", f"--workdir={trained}"]
+    evaluate += [f"--config={config}", f"--output={tmp_path / 'cut.json'}"]
+
+    config.write_text(f"{lines}    return ConfigDict({{'evals': {{}}}})\n")
+    assert "there are no evaluators: give --config" in _error(evaluate)
+
+    config.write_text(f"{lines}    return ConfigDict({{'evals': {kept | {'b_cut': cut}!r}}})\n")
+    path = f"PYTHONPATH={tmp_path}{os.pathsep}{ROOT}"
+    run(["env", path, *evaluate, "--trust_root=cutting"], expect=1)
+    assert "a_heldout/sigmoid_vl" in json.loads((tmp_path / "cut.json").read_text())["numbers"]
 
 
 def test_the_step_compiles_once_and_before_any_data(world, tmp_path):
