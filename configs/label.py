@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experts that write labels, with their settings (MTV section 3).
+
+python -m tools.label --store STORE --experts caption_phrases,owlv2,depth_anything_v2:large
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Every expert; `--experts` says which of them run, and in which order."""
+    common.parse_arg(arg)
+    return ConfigDict(
+        dict(
+            experts=dict(
+                caption_phrases=_expert(
+                    "caption_phrases:CaptionPhrases",
+                    "tags_v1",
+                    batch_size=256,
+                    max_words=3,
+                    max_tags=32,
+                ),
+                owlv2=_expert(
+                    "owlv2:Owlv2",
+                    "regions_v1",
+                    weights="google/owlv2-base-patch16-ensemble",
+                    tags="tags",
+                    batch_size=8,
+                    max_tags=32,
+                    min_score=0.2,
+                    max_overlap=0.7,
+                    max_boxes=20,
+                    min_side=0.02,
+                ),
+                depth_anything_v2=_expert(
+                    "depth_anything_v2:DepthAnythingV2",
+                    "depth_v1",
+                    size="large",
+                    weights="",
+                    batch_size=8,
+                    short_side=288,
+                    least_spread=1e-3,
+                ),
+            )
+        )
+    )
+
+
+def _expert(kind: str, sidecar: str, **settings: Any) -> dict[str, Any]:
+    return dict(type=f"tools.label.experts.{kind}", sidecar=sidecar, **settings)

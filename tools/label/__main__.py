@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes labels beside the images of a store, by expert models.
+
+    python -m tools.label --store STORE --experts caption_phrases,owlv2,depth_anything_v2:large
+
+Experts run one after the other, each over the whole store; each writes a sidecar. An entry
+`name:size` sets the expert's size. Settings are those of `--config`, any of which a flag changes,
+such as --config.experts.owlv2.min_score=0.1. A killed run goes on when the same command is given
+again; an expert whose sidecar is there is passed over.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from mtv_jax import cli
+from mtv_jax.core.errors import UserError, closest
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/label.py", "Settings of experts.")
+_STORE = flags.DEFINE_string("store", None, "Store to label.", required=True)
+_EXPERTS = flags.DEFINE_list("experts", None, "Experts, in this order.", required=True)
+_DEVICE = flags.DEFINE_string("device", "", "Of PyTorch; by default cuda where there is one.")
+_THREADS = flags.DEFINE_integer("threads", 4, "That read and prepare images.", lower_bound=1)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point."""
+    del argv
+    config = cli.config_values(_CONFIG)
+    assert config is not None
+    from tools.label.driver import Job
+    from tools.label.run import label_store
+
+    specs = config["experts"]
+    for entry in _EXPERTS.value:
+        name, _, size = entry.partition(":")
+        if name not in specs:
+            raise UserError(f"no expert {name!r} in the config{closest(name, specs)}")
+        if size:
+            specs[name]["size"] = size
+        expert = _expert(name, specs[name])
+        job = Job(
+            path=pathlib.Path(_STORE.value),
+            expert=expert,
+            device=_DEVICE.value,
+            threads=_THREADS.value,
+        )
+        print(label_store(job), flush=True)
+    return 0
+
+
+def _expert(name: str, spec: dict[str, Any]) -> Any:
+    from mtv_jax.core.config import resolve
+
+    return resolve(spec, f"experts.{name}", trusted=tuple(cli.TRUST_ROOT.value), name=name)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights and processors in the layout of `transformers`: a folder, or an id of the hub."""
+
+import dataclasses
+import pathlib
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from mtv_jax.core.errors import UserError
+from tools.label.base import Licence, digest_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A network and what prepares its input.
+
+    Attributes:
+        model: in float32 on the CPU.
+        processor: of `transformers`.
+        digest: sha256 of the weights.
+    """
+
+    model: Any
+    processor: Any
+    digest: str
+
+
+class Packages(NamedTuple):
+    """PyTorch and transformers."""
+
+    torch: ModuleType
+    transformers: ModuleType
+
+
+def packages() -> Packages:
+    """The packages that experts need, and this project does not.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            f"experts need PyTorch and transformers ({error}): pip install torch transformers"
+        ) from error
+    return Packages(torch, transformers)
+
+
+def load(source: str, model: Any, processor: Any, *, licence: Licence) -> Loaded:
+    """A network from a folder, or from the hub's cache or the hub itself.
+
+    Args:
+        source: the folder or id.
+        model: Auto class of the network.
+        processor: Auto class of the processor.
+        licence: of the weights, for the message.
+
+    Raises:
+        UserError: it is not there, or not such a network.
+    """
+    try:
+        folder = _folder(source)
+        network = model.from_pretrained(folder)
+        prepare = processor.from_pretrained(folder)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"no weights at {source!r} ({reason}): give --config.NAME.weights a folder that "
+            f"save_pretrained wrote, or download https://huggingface.co/{source} ({licence.name})"
+        ) from error
+    files = sorted(pathlib.Path(folder).glob("*.safetensors"))
+    return Loaded(network, prepare, digest_of(*files))
+
+
+def dtype_for(device: str) -> Any:
+    """bfloat16 on accelerators, float32 on a CPU."""
+    torch = packages().torch
+    return torch.float32 if device == "cpu" else torch.bfloat16
+
+
+def _folder(source: str) -> str:
+    if pathlib.Path(source).is_dir():
+        return source
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(source)
