@@ -79,7 +79,7 @@ class _Depth(Labeller):
         )
         self._settings, self._torch = settings, torch
         self._processor, self.digest = loaded.processor, loaded.digest
-        self._model = loaded.model.to(device, hub.dtype_for(device)).eval()
+        self._model = hub.placed(loaded.model, device)
 
     def prepare(self, sample: Sample) -> _Prepared:
         pixels = self._processor(sample.image, return_tensors="np")["pixel_values"][0]

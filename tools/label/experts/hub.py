@@ -74,10 +74,16 @@ def load(source: str, model: Any, processor: Any, *, licence: Licence) -> Loaded
     return Loaded(network, prepare, digest_of(*files))
 
 
-def dtype_for(device: str) -> Any:
-    """bfloat16 on accelerators, float32 on a CPU."""
+def placed(model: Any, device: str) -> Any:
+    """A network ready to infer: float32 on a CPU, bfloat16 elsewhere.
+
+    Args:
+        model: of PyTorch.
+        device: "" for a GPU where there is one.
+    """
     torch = packages().torch
-    return torch.float32 if device == "cpu" else torch.bfloat16
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval()
 
 
 def _folder(source: str) -> str:

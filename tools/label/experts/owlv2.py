@@ -78,7 +78,7 @@ class _Detector(Labeller):
         )
         self._settings, self._torch = settings, torch
         self._processor, self.digest = loaded.processor, loaded.digest
-        self._model = loaded.model.to(device, hub.dtype_for(device)).eval()
+        self._model = hub.placed(loaded.model, device)
 
     def prepare(self, sample: Sample) -> _Prepared:
         tags = [bytes(tag).decode() for tag in sample.columns.get(self._settings.tags, ())]
