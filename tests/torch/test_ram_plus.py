@@ -134,12 +134,17 @@ def test_more_tags_than_the_weights_know(files):
         load_ram_plus(**files)
 
 
-@pytest.mark.parametrize("content", ["text", "no model", "code"])
-def test_a_checkpoint_that_cannot_be_read_is_one_line(files, content):
-    if content == "text":
-        files["weights"].write_text("version https://git-lfs.github.com/spec/v1\n")
+@pytest.mark.parametrize("broken", ["text", "cut", "no model", "code"])
+def test_a_checkpoint_that_cannot_be_read_is_one_line(files, broken):
+    path = files["weights"]
+    if broken == "text":
+        path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    elif broken == "cut":
+        path.write_bytes(path.read_bytes()[:-300])
+    elif broken == "no model":
+        torch.save(small_state(), path)
     else:
-        torch.save({"no model": {"state": 0}, "code": pathlib.Path}[content], files["weights"])
-    with pytest.raises(UserError, match="no readable checkpoint") as error:
+        torch.save({"model": small_state(), "epoch": pathlib.Path}, path)
+    with pytest.raises(UserError, match='weights holds no weights under "model"') as error:
         load_ram_plus(**files)
     assert "\n" not in str(error.value)

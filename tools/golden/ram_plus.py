@@ -6,7 +6,7 @@
 DIR is a checkout of github.com/xinyu1205/recognize-anything at commit SHA. Its network is run on
 made-up weights, once at the published size and once at a small one, and the largest difference of
 our logits is printed. OUTPUT receives the names and shapes of the published size's state, and the
-small one's results; weights and images are made from seeds and not stored. Needs PyTorch and 8 GB
+small one's results; weights and images are made from seeds and not stored. Needs PyTorch and 6 GB
 of memory. The authors' code needs an old transformers; of it and of other packages that these files
 import, only what inference touches is stood in for.
 """

@@ -131,10 +131,10 @@ def _read_state(path: pathlib.Path) -> dict[str, Any]:
             for name, value in checkpoint["model"].items()
             if not name.endswith(_RECOMPUTED)
         }
-    except Exception as error:  # unpickling raises whatever a broken file provokes
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    except Exception as error:  # a broken file, or one that holds code, raises whatever it likes
         raise UserError(
-            f"{path} is no readable checkpoint ({reason}); download {_WEIGHTS} again"
+            f'{path} holds no weights under "model" that can be read ({type(error).__name__}); '
+            f"download {_WEIGHTS} again"
         ) from error
 
 
