@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The progress line."""
 
-from tools.data import progress
+from mtv_jax.core import progress
 
 
 def test_rate_and_time_left_do_not_count_earlier_work(monkeypatch, capsys):
