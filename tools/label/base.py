@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -44,7 +44,7 @@ class Sample:
 
     Attributes:
         key: of the record.
-        image: as it is stored, upright.
+        image: as it is stored, upright; one black pixel for experts that do not see.
         columns: those of `Expert.reads` that the record has.
     """
 
@@ -89,6 +89,8 @@ class Expert(abc.ABC):
     name: str
     sidecar: str
     batch_size: int = at_least(1, 16)
+
+    sees: ClassVar[bool] = True  # whether it looks at images
 
     @property
     @abc.abstractmethod

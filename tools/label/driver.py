@@ -17,8 +17,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from input_pipeline import decode, example, files, store, tfrecord
 from mtv_jax.core.errors import UserError
+from mtv_jax.core.fields import IMAGE
 from tools.data import sidecars
 from tools.data.depth_values import Rejected
 from tools.data.verify import Findings
@@ -26,6 +29,7 @@ from tools.label.base import Expert, Labeller, Labels, Sample
 
 _JOB = "job.json"
 _UNREADABLE = "the image cannot be read"
+_BLACK = np.zeros((1, 1, 3), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,16 +180,16 @@ def _prepared(
     job: Job, labeller: Labeller, opened: store.Store, shard: int
 ) -> Iterator[tuple[bytes, Any]]:
     """Key and prepared sample of every row in order, a few batches ahead of the device."""
-    columns = job.expert.reads()
+    columns, sees = job.expert.reads(), job.expert.sees
 
     def prepare(row: int) -> tuple[bytes, Any]:
-        record = opened.read(shard, row, ("image", *columns))
+        record = opened.read(shard, row, (*([IMAGE.name] if sees else []), *columns))
         (key,) = record[store.KEY]
         try:
-            (encoded,) = record.get("image") or [b""]
+            (encoded,) = record.get(IMAGE.name) or [b""]
             sample = Sample(
                 key=key.decode(errors="surrogateescape"),
-                image=decode.decode_image(encoded),
+                image=decode.decode_image(encoded) if sees else _BLACK,
                 columns={name: record[name] for name in columns if name in record},
             )
             return key, labeller.prepare(sample)

@@ -9,13 +9,14 @@ come along: a detector that finds nothing of the kind leaves them out.
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 from mtv_jax.core.config import at_least
 from mtv_jax.core.fields import CAPTION, Field
 from tools.data.depth_values import Rejected
 from tools.label.base import Expert, Labeller, Labels, Licence, Sample
+from tools.label.columns import TAGS
 
-TAGS = Field(name="tags", shape="r", dtype="str", pad_to=64, encode="vocabulary")
 _BREAK = re.compile(r"[^\w\s'-]|\d|_|\s-+\s", re.UNICODE)
 _WORDS_OF_GRAMMAR = """
     a about above across after against all along also am among an and any are around as at away
@@ -44,6 +45,8 @@ class CaptionPhrases(Expert):
     batch_size: int = at_least(1, 256)
     max_words: int = at_least(1, 3)
     max_tags: int = at_least(1, 32)
+
+    sees: ClassVar[bool] = False
 
     @property
     def licence(self) -> Licence:

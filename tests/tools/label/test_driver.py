@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One shard in, one shard out, whatever happens between."""
+
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline.store import Store, finish_store, write_shard
+from mtv_jax.core.errors import UserError
+from mtv_jax.core.fields import CAPTION, IMAGE
+from tests.tools.label.stubs import Meaner, Means
+from tools.label import driver
+from tools.label.driver import Job
+from tools.label.run import label_store
+
+ROWS = (7, 4)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Eleven images of rising brightness, every third of an odd width; one is damaged."""
+    number = 0
+    for shard, count in enumerate(ROWS):
+        rows = []
+        for _ in range(count):
+            buffer = io.BytesIO()
+            pixels = np.full((4, 6 + (number % 3 == 0), 3), 23 * number, np.uint8)
+            Image.fromarray(pixels).save(buffer, "PNG")
+            image = b"damaged" if number == 5 else buffer.getvalue()
+            rows.append({"key": f"row{number}", "image": image, "caption": "x"})
+            number += 1
+        write_shard(tmp_path, "images", shard, rows)
+    finish_store(tmp_path, "eleven", (IMAGE, CAPTION), {})
+    return tmp_path
+
+
+def job(path: pathlib.Path, **settings) -> Job:
+    return Job(path=path, expert=Means(name="means", **settings), threads=2)
+
+
+def sidecar_bytes(path: pathlib.Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(path.glob("means_v1*"))}
+
+
+def test_every_row_is_labelled_or_counted(path):
+    text = label_store(job(path))
+    assert "rows 11: 8 labelled, 3 without labels" in text
+    assert "without, the image cannot be read: 1\n  row5: " in text
+    assert "without, too bright: 2" in text
+    opened = Store.open(path, ("means_v1",))
+    found = [opened.read(*opened.locate(row), ["mean"]).get("mean") for row in range(11)]
+    expected = [None if row in (5, 9, 10) else 23 * row for row in range(11)]
+    assert [None if f is None else float(f[0]) for f in found] == expected
+    provenance = json.loads((path / "means_v1.json").read_text())["provenance"]
+    assert provenance["labelled"] == 8 and provenance["weights_sha256"] == "0" * 64
+    assert provenance["commercial"] is True and provenance["settings"]["brightest"] == 200.0
+    assert provenance["rejected_by_reason"] == {"the image cannot be read": 1, "too bright": 2}
+    assert not (path / ".means_v1").exists()
+
+
+def test_batches_are_of_one_shape_and_full(path):
+    labeller = Meaner(Means(name="means"))
+    wanted = job(path)
+    driver.begin(wanted, "")
+    driver.label_shard(wanted, labeller, 0, lambda rows: None)
+    assert labeller.batches == [[6, 6, 6], [7, 7, 7]], "rows 1 2 4; rows 0 3 6"
+    driver.label_shard(wanted, labeller, 1, lambda rows: None)
+    assert labeller.batches[2:] == [[6, 6, 6]], "rows 7 and 8, filled up with the last"
+
+
+@pytest.mark.parametrize("stop_after", range(4))
+def test_a_run_cut_anywhere_goes_on_to_the_same_bits(
+    path, tmp_path_factory, monkeypatch, stop_after
+):
+    undisturbed = tmp_path_factory.mktemp("undisturbed")
+    for file in path.iterdir():
+        (undisturbed / file.name).write_bytes(file.read_bytes())
+    label_store(job(undisturbed))
+    with monkeypatch.context() as patch:
+        patch.setattr(Means, "load", lambda self, device: Meaner(self, stop_after))
+        if stop_after < 3:
+            with pytest.raises(KeyboardInterrupt):
+                label_store(job(path))
+            assert not (path / "means_v1.json").exists()
+    label_store(job(path))
+    assert sidecar_bytes(path) == sidecar_bytes(undisturbed) and len(sidecar_bytes(path)) >= 5
+
+
+def test_a_finished_shard_is_not_done_again(path):
+    wanted = job(path)
+    labeller = Meaner(wanted.expert)
+    driver.begin(wanted, "")
+    driver.label_shard(wanted, labeller, 0, lambda rows: None)
+    before = len(labeller.batches)
+    driver.label_shard(wanted, labeller, 0, lambda rows: None)
+    assert len(labeller.batches) == before
+    (wanted.folder / "means_v1-00000.json").write_text("{")
+    driver.label_shard(wanted, labeller, 0, lambda rows: None)
+    assert len(labeller.batches) == 2 * before, "without statistics it counts as not there"
+
+
+def test_other_settings_do_not_mix(path):
+    driver.begin(job(path), "a")
+    driver.begin(job(path, batch_size=5), "a")  # it changes no label
+    with pytest.raises(UserError, match=r"shards of other settings \(settings .*brightest"):
+        driver.begin(job(path, brightest=100.0), "a")
+    with pytest.raises(UserError, match="weights_sha256 'a' -> 'b'"):
+        driver.begin(job(path), "b")
+
+
+def test_shards_of_another_base_are_refused(path):
+    wanted = job(path)
+    driver.begin(wanted, "")
+    for shard in range(2):
+        driver.label_shard(wanted, Meaner(wanted.expert), shard, lambda rows: None)
+    file = wanted.shards / "means_v1-00001.tfrecord"
+    whole = bytearray(file.read_bytes())
+    whole[-20] ^= 0xFF
+    file.write_bytes(whole)
+    with pytest.raises(UserError, match=r"00001.tfrecord is damaged .*remove it, and run again"):
+        driver.commit(wanted, "")
+    file.unlink()
+    write_shard(wanted.shards, "means_v1", 1, [{"key": f"other{k}"} for k in range(4)])
+    with pytest.raises(UserError, match=r"other keys than the base: remove it"):
+        driver.commit(wanted, "")
+    assert (path / ".means_v1").is_dir() and not (path / "means_v1.json").exists()
+
+
+def test_a_column_that_nothing_holds(path):
+    expert = type("Asking", (Means,), {"reads": lambda self: ("tags",)})(name="asking")
+    with pytest.raises(UserError, match=r"asking reads the column 'tags', which .* does not have"):
+        label_store(Job(path=path, expert=expert))
+
+
+def test_a_sidecar_that_is_there_is_left_alone(path):
+    label_store(job(path))
+    before = sidecar_bytes(path)
+    assert "has a sidecar means_v1 already" in label_store(job(path, brightest=1.0))
+    assert sidecar_bytes(path) == before

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tags by any SigLIP-type model: those of a list whose sigmoid probability with the image is high.
+
+Published weights and our own exports will do: the model is read as `mtv_jax.predict` reads it.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from mtv_jax.core.config import at_least
+from mtv_jax.core.errors import UserError
+from mtv_jax.core.fields import Field
+from mtv_jax.core.passes import Wants
+from mtv_jax.interop.loading import load_folder
+from mtv_jax.interop.trained import match_logits, unit
+from tools.data.depth_values import Rejected
+from tools.label.base import Expert, Labeller, Labels, Licence, Sample, digest_of
+from tools.label.columns import MOST_TAGS, TAG_SCORES, TAGS
+
+_TEXTS = 256  # at a time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SiglipTags(Expert):
+    """Tags of every image, the most probable first.
+
+    Attributes:
+        model: folder of an export or of SigLIP weights.
+        tags: file of the list, a tag a line.
+        prompt: template with one `{}`.
+        min_score: least probability.
+        max_tags: of an image.
+    """
+
+    sidecar: str = "tags_v1"
+    model: str = ""
+    tags: str = ""
+    prompt: str = "a photo of a {}"
+    min_score: float = at_least(0.0, 0.1)
+    max_tags: int = at_least(1, 32)
+
+    @property
+    def licence(self) -> Licence:
+        return Licence(name="that of the model", commercial=True)
+
+    def emits(self) -> tuple[Field, ...]:
+        return (TAGS, TAG_SCORES)
+
+    def load(self, device: str) -> "_Tagger":
+        del device
+        return _Tagger(self)
+
+
+class _Tagger(Labeller):
+    def __init__(self, settings: SiglipTags):
+        if settings.max_tags > MOST_TAGS:
+            raise UserError(f"experts.{settings.name}.max_tags is at most {MOST_TAGS}")
+        self._settings = settings
+        self._model = load_folder(settings.model)
+        self._names = _tags(settings)
+        prompts = [settings.prompt.format(name) for name in self._names]
+        parts = [prompts[i : i + _TEXTS] for i in range(0, len(prompts), _TEXTS)]
+        self._texts = unit(np.concatenate([self._model.text_features(part) for part in parts]))
+        weights = sorted(pathlib.Path(settings.model).glob("*.safetensors"))
+        self.digest = digest_of(*weights, pathlib.Path(settings.tags))
+
+    def prepare(self, sample: Sample) -> UInt8[np.ndarray, "h w 3"]:
+        return self._model.squash([sample.image])[0]
+
+    def label(self, prepared: Sequence[np.ndarray]) -> list[Labels | Rejected]:
+        return [self._labels(row) for row in self._scores(np.stack(prepared))]
+
+    def _scores(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, "b tags"]:
+        pixels = self._model.images.pixels(images)
+        pooled = np.asarray(self._model.encode_image(pixels, Wants(pooled=True)).pooled)
+        logits = match_logits(unit(pooled), self._texts, **self._model.logit_scalars)
+        return 1 / (1 + np.exp(-logits))
+
+    def _labels(self, scores: Float32[np.ndarray, " tags"]) -> Labels | Rejected:
+        order = np.argsort(-scores, kind="stable")[: self._settings.max_tags]
+        kept = order[scores[order] >= self._settings.min_score]
+        if not len(kept):
+            return Rejected("no tag that is likely enough", f"best {scores.max():.3f}")
+        return {
+            TAGS.name: [self._names[index] for index in kept],
+            TAG_SCORES.name: scores[kept].astype(np.float32),
+        }
+
+
+def _tags(settings: SiglipTags) -> list[str]:
+    try:
+        lines = pathlib.Path(settings.tags).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"experts.{settings.name}.tags: {error}; give a file, a tag a line"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
