@@ -23,6 +23,8 @@ _CONFIG = config_flags.DEFINE_config_file("config", "configs/label.py", "Setting
 _STORE = flags.DEFINE_string("store", None, "Store to label.", required=True)
 _EXPERTS = flags.DEFINE_list("experts", None, "Experts, in this order.", required=True)
 _DEVICE = flags.DEFINE_string("device", "", "Of PyTorch; by default cuda where there is one.")
+_ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "One process, or Ray's actors.")
+_WORKERS = flags.DEFINE_integer("workers", 1, "Actors of --engine ray.", lower_bound=1)
 _THREADS = flags.DEFINE_integer("threads", 4, "That read and prepare images.", lower_bound=1)
 
 
@@ -34,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     from tools.label.driver import Job
     from tools.label.run import label_store
 
+    engine = _engine()
     specs = config["experts"]
     for entry in _EXPERTS.value:
         name, _, size = entry.partition(":")
@@ -48,8 +51,16 @@ def main(argv: Sequence[str]) -> int:
             device=_DEVICE.value,
             threads=_THREADS.value,
         )
-        print(label_store(job), flush=True)
+        print(label_store(job, engine), flush=True)
     return 0
+
+
+def _engine() -> Any:
+    if _ENGINE.value == "local":
+        return None
+    from tools.label.ray_engine import RayEngine
+
+    return RayEngine(_WORKERS.value, gpus=0 if _DEVICE.value == "cpu" else 1)
 
 
 def _expert(name: str, spec: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,14 +109,16 @@ class _Waiting(NamedTuple):
     prepared: Any
 
 
-def label_shard(job: Job, labeller: Labeller, shard: int, poll: Callable[[int], None]) -> None:
+def label_shard(job: Job, labeller: Labeller, shard: int) -> Iterator[int]:
     """Writes one shard and its statistics; nothing if both are there.
 
     Args:
         job: the expert and the store.
         labeller: the loaded expert.
         shard: number of the base shard.
-        poll: told how many rows more are done.
+
+    Yields:
+        How many rows more are done.
     """
     if finished(job, shard) is not None:
         return
@@ -126,7 +128,7 @@ def label_shard(job: Job, labeller: Labeller, shard: int, poll: Callable[[int], 
     keys = [b""] * len(outcomes)
     for row, key, outcome in _outcomes(job, labeller, opened, shard):
         keys[row], outcomes[row] = key, outcome
-        poll(1)
+        yield 1
     report = ShardReport(rows=len(outcomes))
     for key, outcome in zip(keys, outcomes, strict=True):
         if isinstance(outcome, Rejected):

@@ -42,6 +42,10 @@ def job(path: pathlib.Path, **settings) -> Job:
     return Job(path=path, expert=Means(name="means", **settings), threads=2)
 
 
+def run(wanted: Job, labeller: Meaner, shard: int) -> int:
+    return sum(driver.label_shard(wanted, labeller, shard))
+
+
 def sidecar_bytes(path: pathlib.Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(path.glob("means_v1*"))}
 
@@ -66,9 +70,9 @@ def test_batches_are_of_one_shape_and_full(path):
     labeller = Meaner(Means(name="means"))
     wanted = job(path)
     driver.begin(wanted, "")
-    driver.label_shard(wanted, labeller, 0, lambda rows: None)
+    run(wanted, labeller, 0)
     assert labeller.batches == [[6, 6, 6], [7, 7, 7]], "rows 1 2 4; rows 0 3 6"
-    driver.label_shard(wanted, labeller, 1, lambda rows: None)
+    run(wanted, labeller, 1)
     assert labeller.batches[2:] == [[6, 6, 6]], "rows 7 and 8, filled up with the last"
 
 
@@ -94,12 +98,12 @@ def test_a_finished_shard_is_not_done_again(path):
     wanted = job(path)
     labeller = Meaner(wanted.expert)
     driver.begin(wanted, "")
-    driver.label_shard(wanted, labeller, 0, lambda rows: None)
+    run(wanted, labeller, 0)
     before = len(labeller.batches)
-    driver.label_shard(wanted, labeller, 0, lambda rows: None)
+    run(wanted, labeller, 0)
     assert len(labeller.batches) == before
     (wanted.folder / "means_v1-00000.json").write_text("{")
-    driver.label_shard(wanted, labeller, 0, lambda rows: None)
+    run(wanted, labeller, 0)
     assert len(labeller.batches) == 2 * before, "without statistics it counts as not there"
 
 
@@ -116,7 +120,7 @@ def test_shards_of_another_base_are_refused(path):
     wanted = job(path)
     driver.begin(wanted, "")
     for shard in range(2):
-        driver.label_shard(wanted, Meaner(wanted.expert), shard, lambda rows: None)
+        run(wanted, Meaner(wanted.expert), shard)
     file = wanted.shards / "means_v1-00001.tfrecord"
     whole = bytearray(file.read_bytes())
     whole[-20] ^= 0xFF
