@@ -51,7 +51,7 @@ def owlv2(folder: pathlib.Path) -> pathlib.Path:
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = transformers.CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16, pad_token="!"
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=32, pad_token="!"
     )
     text = dict(
         vocab_size=len(tokens),
@@ -59,7 +59,7 @@ def owlv2(folder: pathlib.Path) -> pathlib.Path:
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=16,
+        max_position_embeddings=32,
         bos_token_id=len(tokens) - 2,
         eos_token_id=len(tokens) - 1,
         pad_token_id=vocabulary["!"],
