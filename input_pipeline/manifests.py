@@ -73,7 +73,7 @@ def read_sidecar(path: pathlib.Path, sidecar: str) -> dict[str, Any]:
         StoreError: no finished sidecar of that name, or a damaged manifest.
     """
     try:
-        return _load(path / f"{sidecar}.json", ("fields",))
+        return _load(path / f"{sidecar}.json", ("fields", "provenance"))
     except FileNotFoundError as error:
         there = ", ".join(sidecars_in(path)) or "none"
         raise StoreError(

@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     config = cli.config_values(_CONFIG)
     assert config is not None
     from tools.label.driver import Job
+    from tools.label.ledger import entries
     from tools.label.run import label_store
 
     engine = _engine()
@@ -52,6 +53,9 @@ def main(argv: Sequence[str]) -> int:
             threads=_THREADS.value,
         )
         print(label_store(job, engine), flush=True)
+    print("labels of this store:")
+    for entry in entries(pathlib.Path(_STORE.value)):
+        print(f"  {entry}")
     return 0
 
 

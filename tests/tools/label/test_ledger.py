@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Licences of labels, from the manifests."""
+
+import dataclasses
+
+from input_pipeline.store import finish_sidecar, write_shard
+from tests.tools.label.stubs import MEAN, Means
+from tests.tools.label.test_driver import ROWS, job, path  # noqa: F401 - a fixture
+from tools.label.base import Licence
+from tools.label.ledger import entries
+from tools.label.run import label_store
+
+
+class NotForSale(Means):
+    @property
+    def licence(self) -> Licence:
+        return Licence(name="CC-BY-NC-4.0", commercial=False)
+
+
+def test_every_sidecar_has_its_line(path):  # noqa: F811
+    label_store(job(path))
+    expert = NotForSale(name="other", sidecar="other_v1")
+    text = label_store(dataclasses.replace(job(path), expert=expert))
+    for shard, rows in enumerate(ROWS):
+        first = sum(ROWS[:shard])
+        write_shard(path, "mine_v1", shard, [{"key": f"row{first + k}"} for k in range(rows)])
+    finish_sidecar(path, "mine_v1", (dataclasses.replace(MEAN, name="mine"),), {})
+    assert [str(entry) for entry in entries(path)] == [
+        "means_v1: Means, none: commercial use allowed",
+        "mine_v1: unknown maker, licence not recorded: unknown",
+        "other_v1: NotForSale, CC-BY-NC-4.0: NOT for commercial use",
+    ]
+    assert "CC-BY-NC-4.0" in text
