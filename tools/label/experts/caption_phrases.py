@@ -14,8 +14,8 @@ from typing import ClassVar
 from mtv_jax.core.config import at_least
 from mtv_jax.core.fields import CAPTION, Field
 from tools.data.depth_values import Rejected
-from tools.label.base import Expert, Labeller, Labels, Licence, Sample
-from tools.label.columns import TAGS
+from tools.label.base import Labeller, Labels, Licence, Sample
+from tools.label.tagging import TAGS, Tagger
 
 _BREAK = re.compile(r"[^\w\s'-]|\d|_|\s-+\s", re.UNICODE)
 _WORDS_OF_GRAMMAR = """
@@ -33,18 +33,15 @@ _FUNCTION_WORDS = frozenset(_WORDS_OF_GRAMMAR.split())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CaptionPhrases(Expert):
-    """Tags from captions.
+class CaptionPhrases(Tagger):
+    """Tags from captions, the first ones of each, without probabilities.
 
     Attributes:
         max_words: of a tag.
-        max_tags: of an image, the first ones.
     """
 
-    sidecar: str = "tags_v1"
     batch_size: int = at_least(1, 256)
     max_words: int = at_least(1, 3)
-    max_tags: int = at_least(1, 32)
 
     sees: ClassVar[bool] = False
 

@@ -7,39 +7,29 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from mtv_jax.core.config import at_least
-from mtv_jax.core.errors import UserError
-from mtv_jax.core.fields import Field
 from tools.data.depth_values import Rejected
-from tools.label.base import Expert, Labeller, Labels, Licence, Sample, digest_of
-from tools.label.columns import MOST_TAGS, TAG_SCORES, TAGS
+from tools.label.base import Labeller, Labels, Licence, Sample, digest_of
 from tools.label.experts import hub, ram_plus_files
+from tools.label.tagging import Tagger
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RamPlus(Expert):
+class RamPlus(Tagger):
     """Tags of every image, the most probable first.
 
     Attributes:
         weights: the file ram_plus_swin_large_14m.pth.
         tags: the file ram_tag_list.txt.
         thresholds: the file ram_tag_list_threshold.txt.
-        max_tags: of an image.
     """
 
-    sidecar: str = "tags_v1"
     weights: str = ""
     tags: str = ""
     thresholds: str = ""
-    batch_size: int = at_least(1, 16)
-    max_tags: int = at_least(1, 32)
 
     @property
     def licence(self) -> Licence:
         return Licence(name="Apache-2.0", commercial=True)
-
-    def emits(self) -> tuple[Field, ...]:
-        return (TAGS, TAG_SCORES)
 
     def load(self, device: str) -> "_Tagger":
         return _Tagger(self, device)
@@ -47,15 +37,13 @@ class RamPlus(Expert):
 
 class _Tagger(Labeller):
     def __init__(self, settings: RamPlus, device: str):
-        if settings.max_tags > MOST_TAGS:
-            raise UserError(f"experts.{settings.name}.max_tags is at most {MOST_TAGS}")
         self._network = hub.placed(
             ram_plus_files.load_ram_plus(
                 weights=settings.weights, tags=settings.tags, thresholds=settings.thresholds
             ),
             device,
         )
-        self._most = settings.max_tags
+        self._settings = settings
         self.digest = digest_of(settings.weights, settings.tags, settings.thresholds)
 
     def prepare(self, sample: Sample) -> Float32[np.ndarray, "3 384 384"]:
@@ -67,8 +55,7 @@ class _Tagger(Labeller):
         return [self._labels(found) for found in tag(self._network, np.stack(prepared))]
 
     def _labels(self, found: list[tuple[str, float]]) -> Labels | Rejected:
-        best = sorted(found, key=lambda pair: -pair[1])[: self._most]
-        if not best:
+        if not found:
             return Rejected("no tag above its threshold", "")
-        names, scores = zip(*best, strict=True)
-        return {TAGS.name: list(names), TAG_SCORES.name: np.asarray(scores, np.float32)}
+        names, scores = zip(*found, strict=True)
+        return self._settings.best(names, np.asarray(scores))

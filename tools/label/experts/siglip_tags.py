@@ -13,19 +13,18 @@ from jaxtyping import Float32, UInt8
 
 from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
-from mtv_jax.core.fields import Field
 from mtv_jax.core.passes import Wants
 from mtv_jax.interop.loading import load_folder
 from mtv_jax.interop.trained import match_logits, unit
 from tools.data.depth_values import Rejected
-from tools.label.base import Expert, Labeller, Labels, Licence, Sample, digest_of
-from tools.label.columns import MOST_TAGS, TAG_SCORES, TAGS
+from tools.label.base import Labeller, Labels, Licence, Sample, digest_of
+from tools.label.tagging import Tagger
 
 _TEXTS = 256  # at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SiglipTags(Expert):
+class SiglipTags(Tagger):
     """Tags of every image, the most probable first.
 
     Attributes:
@@ -33,22 +32,16 @@ class SiglipTags(Expert):
         tags: file of the list, a tag a line.
         prompt: template with one `{}`.
         min_score: least probability.
-        max_tags: of an image.
     """
 
-    sidecar: str = "tags_v1"
     model: str = ""
     tags: str = ""
     prompt: str = "a photo of a {}"
     min_score: float = at_least(0.0, 0.1)
-    max_tags: int = at_least(1, 32)
 
     @property
     def licence(self) -> Licence:
         return Licence(name="that of the model", commercial=True)
-
-    def emits(self) -> tuple[Field, ...]:
-        return (TAGS, TAG_SCORES)
 
     def load(self, device: str) -> "_Tagger":
         del device
@@ -57,8 +50,6 @@ class SiglipTags(Expert):
 
 class _Tagger(Labeller):
     def __init__(self, settings: SiglipTags):
-        if settings.max_tags > MOST_TAGS:
-            raise UserError(f"experts.{settings.name}.max_tags is at most {MOST_TAGS}")
         self._settings = settings
         self._model = load_folder(settings.model)
         self._names = _tags(settings)
@@ -81,14 +72,10 @@ class _Tagger(Labeller):
         return 1 / (1 + np.exp(-logits))
 
     def _labels(self, scores: Float32[np.ndarray, " tags"]) -> Labels | Rejected:
-        order = np.argsort(-scores, kind="stable")[: self._settings.max_tags]
-        kept = order[scores[order] >= self._settings.min_score]
+        kept = np.flatnonzero(scores >= self._settings.min_score)
         if not len(kept):
             return Rejected("no tag that is likely enough", f"best {scores.max():.3f}")
-        return {
-            TAGS.name: [self._names[index] for index in kept],
-            TAG_SCORES.name: scores[kept].astype(np.float32),
-        }
+        return self._settings.best([self._names[index] for index in kept], scores[kept])
 
 
 def _tags(settings: SiglipTags) -> list[str]:

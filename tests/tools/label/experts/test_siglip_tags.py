@@ -68,4 +68,4 @@ def test_a_list_that_is_missing_is_one_line(expert):
     with pytest.raises(UserError, match=r"experts.s.tags: .*give a file, a tag a line"):
         dataclasses.replace(expert, tags="nowhere.txt").load("")
     with pytest.raises(UserError, match=r"experts.s.max_tags is at most 64"):
-        dataclasses.replace(expert, max_tags=65).load("")
+        dataclasses.replace(expert, max_tags=65)
