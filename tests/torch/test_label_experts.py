@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth Anything V2 and OWLv2 against transformers' own processing, on tiny random weights."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,13 @@ from mtv_jax.core.errors import UserError  # noqa: E402
 from tests.torch import tiny_experts  # noqa: E402
 from tools.data.depth_values import Rejected  # noqa: E402
 from tools.label.base import Sample  # noqa: E402
+from tools.label.experts import ram_plus_files  # noqa: E402
 from tools.label.experts.depth_anything_v2 import DepthAnythingV2  # noqa: E402
 from tools.label.experts.owlv2 import Owlv2  # noqa: E402
+from tools.label.experts.ram_plus import RamPlus  # noqa: E402
+from tools.label.experts.ram_plus_files import TagList  # noqa: E402
+from tools.label.experts.ram_plus_network import RamPlus as RamPlusNetwork  # noqa: E402
+from tools.label.experts.ram_plus_network import Shape, tag  # noqa: E402
 
 pytestmark = pytest.mark.torch
 # (height, width): wide, tall, square, a strip, tiny.
@@ -104,6 +111,29 @@ def test_limits_of_boxes(owl):
     assert isinstance(none, Rejected) and none.reason == "no box that is good enough"
     with pytest.raises(Rejected, match="no tags"):
         one.load("cpu").prepare(Sample(key="k", image=image((8, 8)), columns={}))
+
+
+def test_tags_of_ram_plus_are_the_most_probable_first(monkeypatch, tmp_path):
+    """A small network in the place of the published one; its own test compares the logits."""
+    torch.manual_seed(0)
+    names = TagList(names=("dog", "cat", "house", "tree"), thresholds=np.zeros(4, np.float32))
+    shape = Shape(embed_dim=8, depths=(1, 1), num_heads=(2, 2), decoder_dim=16, decoder_heads=2)
+    network = RamPlusNetwork(names, shape)
+    torch.nn.init.normal_(network.label_embed)
+    torch.nn.init.normal_(network.fc.weight, std=2.0)
+    monkeypatch.setattr(ram_plus_files, "load_ram_plus", lambda **paths: network)
+    paths = {name: str(tmp_path / name) for name in ("weights", "tags", "thresholds")}
+    for path in paths.values():
+        pathlib.Path(path).write_text(path)
+    labeller = RamPlus(name="r", max_tags=3, **paths).load("cpu")
+    found = labelled(labeller, (60, 91))
+    pixels = ram_plus_files.preprocess(image((60, 91)))
+    expected = dict(tag(network, np.stack([pixels]))[0])
+    order = sorted(expected, key=lambda name: -expected[name])[:3]
+    assert found["tags"] == order and len(expected) == 4
+    np.testing.assert_allclose(found["tag_scores"], [expected[name] for name in order], rtol=1e-4)
+    names.thresholds[:] = 1.0
+    assert labelled(labeller, (60, 91)).reason == "no tag above its threshold"
 
 
 @pytest.mark.parametrize("expert", [DepthAnythingV2, Owlv2])
