@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every reader says of files that are missing, cut short, or of another form."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,15 @@ def remove(path):
 def no_images(folder):
     for path in folder.glob("*/*.*"):
         path.unlink()
+
+
+def emptied(folder):
+    for path in folder.rglob("*.jpg"):
+        path.unlink()
+
+
+def cut_within_a_character(path):
+    path.write_bytes("größe.jpg größe.png 1\n".encode()[:3])
 
 
 def text(words):
@@ -59,6 +70,7 @@ DAMAGE = [
     ("imagenet", "val", remove, "the folder val is missing"),
     ("imagenet", "val", no_images, "it holds no images"),
     ("imagenet", "val/n01440764", remove, "has 999 folders of classes, not 1000"),
+    ("imagenet", "val/n99999999", pathlib.Path.mkdir, "has 1001 folders of classes, not 1000"),
     ("imagenet_tfds", "imagenet2012", remove, "the folder imagenet2012/5.1.0 is missing"),
     ("imagenet_tfds", f"{TFDS}{SHARD}", remove, f"1 of its files are missing.*{SHARD}"),
     ("imagenet_tfds", f"{TFDS}{SHARD}", cut_short, f"{SHARD}: row 0 at byte 0: cut short"),
@@ -89,6 +101,7 @@ DAMAGE = [
     ("coco", "val2014/COCO_val2014_000000000002.jpg", remove, "1 of its files are missing"),
     ("ade20k", "annotations/validation", remove, "the folder annotations/validation is missing"),
     ("ade20k", "images", remove, "the folder images/validation is missing"),
+    ("ade20k", "images", emptied, "2 of its files are missing.*images.*00000001.jpg"),
     ("ade20k", ANNOTATIONS, remove, "1 of its files are missing.*annotations.*00000002.png"),
     ("ade20k", "images/validation/ADE_val_00000002.jpg", remove, "1 .* missing.*00000002.jpg"),
     ("nyu", TEST_LIST, remove, f"{TEST_LIST} cannot be read"),
@@ -115,6 +128,7 @@ DAMAGE = [
     ("nyu_train", TRAIN_LIST, text("\na,b\n"), f"line 2 of {TRAIN_LIST} is not an image"),
     ("nyu_train", TRAIN_LIST, text("\n\n"), "it holds no images"),
     ("nyu_train", "cafe_0001a", remove, "2 of its files are missing"),
+    ("nyu_train", TRAIN_LIST, cut_within_a_character, f"{TRAIN_LIST} cannot be read"),
     ("kitti", "gt_depth", remove, "the folder gt_depth is missing"),
     ("kitti", "input", remove, "the folder input is missing"),
     ("kitti", KITTI_LIST, remove, f"{KITTI_LIST} cannot be read"),
