@@ -76,10 +76,11 @@ class _Depth(Labeller):
             transformers.AutoModelForDepthEstimation,
             transformers.AutoImageProcessor,
             licence=settings.licence,
+            device=device,
         )
         self._settings, self._torch = settings, torch
-        self._processor, self.digest = loaded.processor, loaded.digest
-        self._model = hub.placed(loaded.model, device)
+        self._model, self._processor = loaded.model, loaded.processor
+        self.digest = loaded.digest
 
     def prepare(self, sample: Sample) -> _Prepared:
         pixels = self._processor(sample.image, return_tensors="np")["pixel_values"][0]

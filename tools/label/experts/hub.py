@@ -15,7 +15,7 @@ class Loaded:
     """A network and what prepares its input.
 
     Attributes:
-        model: in float32 on the CPU.
+        model: placed, ready to infer.
         processor: of `transformers`.
         digest: sha256 of the weights.
     """
@@ -48,7 +48,7 @@ def packages() -> Packages:
     return Packages(torch, transformers)
 
 
-def load(source: str, model: Any, processor: Any, *, licence: Licence) -> Loaded:
+def load(source: str, model: Any, processor: Any, *, licence: Licence, device: str) -> Loaded:
     """A network from a folder, or from the hub's cache or the hub itself.
 
     Args:
@@ -56,6 +56,7 @@ def load(source: str, model: Any, processor: Any, *, licence: Licence) -> Loaded
         model: Auto class of the network.
         processor: Auto class of the processor.
         licence: of the weights, for the message.
+        device: see `placed`.
 
     Raises:
         UserError: it is not there, or not such a network.
@@ -71,7 +72,7 @@ def load(source: str, model: Any, processor: Any, *, licence: Licence) -> Loaded
             f"save_pretrained wrote, or download https://huggingface.co/{source} ({licence.name})"
         ) from error
     files = sorted(pathlib.Path(folder).glob("*.safetensors"))
-    return Loaded(network, prepare, digest_of(*files))
+    return Loaded(placed(network, device), prepare, digest_of(*files))
 
 
 def placed(model: Any, device: str) -> Any:

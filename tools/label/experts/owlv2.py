@@ -75,10 +75,11 @@ class _Detector(Labeller):
             transformers.Owlv2ForObjectDetection,
             transformers.AutoProcessor,
             licence=settings.licence,
+            device=device,
         )
         self._settings, self._torch = settings, torch
-        self._processor, self.digest = loaded.processor, loaded.digest
-        self._model = hub.placed(loaded.model, device)
+        self._model, self._processor = loaded.model, loaded.processor
+        self.digest = loaded.digest
 
     def prepare(self, sample: Sample) -> _Prepared:
         tags = [bytes(tag).decode() for tag in sample.columns.get(self._settings.tags, ())]
