@@ -92,9 +92,9 @@ def open_streams(
 
 def _remedy(stores: Mapping[str, StoreConfig], streams: tuple[Stream, ...], field: Field) -> str:
     for name, stream in zip(stores, streams, strict=True):
-        if found := stream.store.sidecars_with(field.name):
+        if found := stream.store.sidecar_columns().get(field.name):
             opened = tuple(stores[name].sidecars)
-            return f'open it with --config.input.stores.{name}.sidecars="{(*opened, found[0])}"'
+            return f'open it with --config.input.stores.{name}.sidecars="{(*opened, found[-1])}"'
     tool = ""
     if field.codec == "png16":
         tool = " (`python -m tools.data.depth_maps` for depth maps that you have)"

@@ -85,14 +85,13 @@ class Store:
         """Names of all finished sidecars, opened or not."""
         return manifests.sidecars_in(self.path)
 
-    def sidecars_with(self, column: str) -> list[str]:
-        """Names of the finished sidecars that hold a column, opened or not."""
-        found = {name: manifests.read_sidecar(self.path, name) for name in self.sidecars}
-        return [
-            name
-            for name, manifest in found.items()
-            if any(field["name"] == column for field in manifest["fields"])
-        ]
+    def sidecar_columns(self) -> dict[str, list[str]]:
+        """By column, the names of the finished sidecars that hold it, opened or not."""
+        holders: dict[str, list[str]] = {}
+        for name in self.sidecars:
+            for field in manifests.read_sidecar(self.path, name)["fields"]:
+                holders.setdefault(field["name"], []).append(name)
+        return holders
 
     def fields_of(self, holder: str) -> tuple[Field, ...]:
         """The columns that the base (`BASE`) or one opened sidecar brings."""

@@ -6,10 +6,17 @@ import time
 
 
 class Progress:
-    """Prints at most once a second to a terminal and once in ten seconds to a log."""
+    """Prints at most once a second to a terminal and once in ten seconds to a log.
 
-    def __init__(self, label: str, total: int, *, unit: str = "samples"):
-        self._label, self._total, self._unit = label, total, unit
+    Args:
+        label: what is done.
+        total: how much of it.
+        unit: of what is counted.
+        devices: that share the work; of several, the rate of one is told too.
+    """
+
+    def __init__(self, label: str, total: int, *, unit: str = "samples", devices: int = 1):
+        self._label, self._total, self._unit, self._devices = label, total, unit, devices
         self._start = self._shown = time.monotonic()
         self._first = 0
         self._live = sys.stderr.isatty()
@@ -36,9 +43,10 @@ class Progress:
         remaining = self._total - done
         left = remaining / rate if rate > 0 else float("inf") if remaining else 0
         share = 100 * done / max(self._total, 1)
+        each = f" ({rate / self._devices:,.1f}/s a device)" if self._devices > 1 else ""
         line = (
-            f"{self._label}: {done:,}/{self._total:,} {self._unit} ({share:.0f} %), {rate:,.0f}/s, "
-            f"{_clock(now - self._start)} spent, {_clock(left)} left"
+            f"{self._label}: {done:,}/{self._total:,} {self._unit} ({share:.0f} %), "
+            f"{rate:,.0f}/s{each}, {_clock(now - self._start)} spent, {_clock(left)} left"
         )
         end = "\r" if self._live else "\n"
         print(f"{line:<79}", end=end, file=sys.stderr, flush=True)

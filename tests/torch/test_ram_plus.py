@@ -26,7 +26,6 @@ pytestmark = pytest.mark.torch
 pytest.importorskip("torch.nn", reason="PyTorch is not installed (make test-torch)")
 torch = pytest.importorskip("torch")
 
-from tools.label.experts import ram_plus_network  # noqa: E402
 from tools.label.experts.ram_plus_network import RamPlus, Shape, tag  # noqa: E402
 
 HERE = pathlib.Path(__file__).parent
@@ -49,7 +48,6 @@ def small_state():
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """A user's files of a small RAM++, as arguments of `load_ram_plus`."""
-    monkeypatch.setattr(ram_plus_network, "Shape", lambda: SMALL)
     texts = dict(tags=SMALL_TAGS.names, thresholds=map(str, SMALL_TAGS.thresholds))
     for name, lines in texts.items():
         (tmp_path / name).write_text("\n".join(lines))

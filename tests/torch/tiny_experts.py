@@ -4,9 +4,14 @@
 import json
 import pathlib
 import string
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import transformers
+
+from tools.label.experts.ram_plus_files import TagList
+from tools.label.experts.ram_plus_network import RamPlus, Shape
 
 
 def depth_anything(folder: pathlib.Path) -> pathlib.Path:
@@ -29,7 +34,12 @@ def depth_anything(folder: pathlib.Path) -> pathlib.Path:
         fusion_hidden_size=8,
         head_hidden_size=8,
     )
-    transformers.DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+    model = transformers.DepthAnythingForDepthEstimation(config)
+    for parameter in model.parameters():  # as they come, maps are flat
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    torch.nn.init.constant_(model.head.conv3.bias, 2.0)
+    model.save_pretrained(folder)
     transformers.DPTImageProcessor(
         size={"height": 70, "width": 70}, ensure_multiple_of=14, keep_aspect_ratio=True
     ).save_pretrained(folder)
@@ -77,3 +87,21 @@ def owlv2(folder: pathlib.Path) -> pathlib.Path:
     images = transformers.Owlv2ImageProcessor(size={"height": 64, "width": 64})
     transformers.Owlv2Processor(images, tokenizer).save_pretrained(folder)
     return folder
+
+
+def ram_plus(
+    folder: pathlib.Path, names: Sequence[str] = ("dog", "cat", "house", "tree")
+) -> dict[str, str]:
+    """A RAM++ of two stages in the published layout, as settings of the expert."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    tags = TagList(names=tuple(names), thresholds=np.zeros(len(names), np.float32))
+    shape = Shape(embed_dim=8, depths=(1, 2), num_heads=(2, 4), decoder_dim=16)
+    network = RamPlus(tags, shape)
+    torch.nn.init.normal_(network.label_embed)
+    torch.nn.init.normal_(network.fc.weight, std=2.0)
+    torch.save({"model": network.state_dict()}, folder / "ram_plus.pth")
+    (folder / "tags.txt").write_text("".join(f"{name}\n" for name in names))
+    (folder / "thresholds.txt").write_text("0.3\n" * len(names))
+    files = dict(weights="ram_plus.pth", tag_list="tags.txt", thresholds="thresholds.txt")
+    return {setting: str(folder / name) for setting, name in files.items()}

@@ -187,7 +187,8 @@ def _check_any(job: Job, report: Report, maps: Sequence[str]) -> None:
 
 
 def _commit(job: Job, folder: str, report: Report) -> None:
-    sidecars.move_in(job.path, job.sidecar, folder)
+    sidecars.clear(job.path, job.sidecar)
+    sidecars.move_in(job.path, folder)
     provenance: dict[str, Any] = {
         "tool": "tools.data.depth_maps",
         "maps": str(job.maps),

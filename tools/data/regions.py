@@ -171,7 +171,8 @@ def _reasons(findings: Findings) -> str:
 
 
 def _commit(job: Job, folder: str, report: Report) -> None:
-    sidecars.move_in(job.path, job.sidecar, folder)
+    sidecars.clear(job.path, job.sidecar)
+    sidecars.move_in(job.path, folder)
     provenance: dict[str, Any] = {
         "tool": "tools.data.regions",
         "regions": str(job.regions),

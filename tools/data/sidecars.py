@@ -31,10 +31,14 @@ def check_new(path: pathlib.Path, sidecar: str, *, overwrite: bool) -> None:
         )
 
 
-def move_in(path: pathlib.Path, sidecar: str, folder: str) -> None:
-    """Moves the shards in `folder` into the store, in place of old ones; the manifest is next."""
+def clear(path: pathlib.Path, sidecar: str) -> None:
+    """Removes a sidecar, its manifest first."""
     (path / f"{sidecar}.json").unlink(missing_ok=True)
-    for old in path.glob(f"{sidecar}-*.tfrecord*"):
+    for old in (*path.glob(f"{sidecar}-*.tfrecord*"), *path.glob(f"{sidecar}-*.funnel.json")):
         old.unlink()
-    for name in os.listdir(folder):
+
+
+def move_in(path: pathlib.Path, folder: str | os.PathLike[str]) -> None:
+    """Moves the shards in `folder` into the store; the manifest is next."""
+    for name in sorted(os.listdir(folder)):
         os.replace(pathlib.Path(folder, name), path / name)

@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,9 +19,7 @@ from jaxtyping import UInt8
 from input_pipeline.example import Column, Value
 from mtv_jax.core.config import at_least
 from mtv_jax.core.fields import Field
-from tools.data.depth_values import Rejected
 
-Labels = Mapping[str, Value]
 _CHUNK = 2**24
 
 
@@ -31,11 +29,11 @@ class Licence:
 
     Attributes:
         name: such as "Apache-2.0".
-        commercial: whether commercial use is allowed.
+        commercial: whether commercial use is allowed; None where the user has to know.
     """
 
     name: str
-    commercial: bool
+    commercial: bool | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,14 +51,34 @@ class Sample:
     columns: Mapping[str, Column]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an expert says of one image.
+
+    Attributes:
+        labels: columns of the sidecar; none where there is nothing to keep.
+        reason: why there is none, to count it under.
+        detail: of the reason.
+        dropped: how many parts of labels (boxes) were left out, by reason.
+    """
+
+    labels: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    reason: str = ""
+    detail: str = ""
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
 class Labeller(abc.ABC):
-    """An expert with its weights on a device."""
+    """An expert with its weights on a device.
+
+    What it does with a sample has three steps; those on threads run while the device works.
+    """
 
     digest: str = ""  # sha256 of the weights; "" without any
 
     @abc.abstractmethod
     def prepare(self, sample: Sample) -> Any:
-        """What the device needs of a sample; runs on a thread.
+        """First, on a thread: what the device needs of a sample.
 
         Raises:
             Rejected: there is nothing to label, and why.
@@ -72,8 +90,16 @@ class Labeller(abc.ABC):
         return ()
 
     @abc.abstractmethod
-    def label(self, prepared: Sequence[Any]) -> list[Labels | Rejected]:
-        """Labels of a batch, `batch_size` of one shape; the last ones may be fillers."""
+    def infer(self, prepared: Sequence[Any]) -> Sequence[Any]:
+        """Second, on the device: results of a batch of one shape, on the host.
+
+        There are `batch_size` of them or, at the end of a shard, a smaller power of two: a device
+        sees few shapes.
+        """
+
+    @abc.abstractmethod
+    def finish(self, prepared: Any, result: Any) -> Outcome:
+        """Third, on a thread: labels of a sample from its result."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,8 +127,16 @@ class Expert(abc.ABC):
     def emits(self) -> tuple[Field, ...]:
         """Columns of the sidecar."""
 
-    def reads(self) -> tuple[str, ...]:
-        """Columns beside the image, of the base or of a sidecar that an earlier expert wrote."""
+    def reads(self, columns: Collection[str]) -> tuple[str, ...]:
+        """What it needs beside the image.
+
+        Args:
+            columns: those of the base and of all sidecars.
+
+        Returns:
+            Columns, there or not: what is not there is an error of the driver.
+        """
+        del columns
         return ()
 
     @abc.abstractmethod

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs an expert over a store: one shard in, one shard of a sidecar out.
 
-Finished shards wait in `STORE/.SIDECAR/`, each with a file of statistics, until all are there; then
+Finished shards wait in `STORE/.SIDECAR/shards`, each with its funnel, until all are there; then
 their keys are compared with the base, and they become the sidecar. What a shard holds depends on
 the base shard, the expert's settings and its weights alone: a killed run goes on where it was, and
 any engine may label any shard.
 """
 
 import collections
-import concurrent.futures
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +25,14 @@ from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import IMAGE
 from tools.data import sidecars
 from tools.data.depth_values import Rejected
-from tools.data.verify import Findings
-from tools.label.base import Expert, Labeller, Labels, Sample
+from tools.label import funnel
+from tools.label.base import Expert, Labeller, Outcome, Sample
+from tools.label.funnel import Funnel
 
 _JOB = "job.json"
+_COMPLETE = "complete"  # a file that says so
 _UNREADABLE = "the image cannot be read"
+_MOST_WAITING = 256  # rows whose batches are not full; at 4 MB each
 _BLACK = np.zeros((1, 1, 3), np.uint8)
 
 
@@ -40,7 +44,7 @@ class Job:
         path: the store.
         expert: what labels it.
         device: of PyTorch, such as "cuda" or "cpu".
-        threads: that read and prepare.
+        threads: that read, prepare and finish.
     """
 
     path: pathlib.Path
@@ -50,7 +54,7 @@ class Job:
 
     @property
     def folder(self) -> pathlib.Path:
-        """Of the work in hand: settings and statistics."""
+        """Of the work in hand: settings and finished shards."""
         return self.path / f".{self.expert.sidecar}"
 
     @property
@@ -58,59 +62,40 @@ class Job:
         """Where finished shards wait."""
         return self.folder / "shards"
 
-    def opened(self) -> store.Store:
-        """The store with the sidecars that hold what the expert reads.
+    @functools.cached_property
+    def sources(self) -> dict[str, str]:
+        """By column that the expert reads, what holds it: the base or the newest sidecar.
 
         Raises:
             UserError: a column that nothing holds.
         """
         base = store.Store.open(self.path)
-        holders: dict[str, None] = {}
-        for column in self.expert.reads():
-            if column not in base.fields:
-                found = base.sidecars_with(column)
-                if not found:
-                    raise UserError(
-                        f"{self.expert.name} reads the column {column!r}, which {self.path} does "
-                        "not have: run an expert that writes it first"
-                    )
-                holders[found[-1]] = None
-        return store.Store.open(self.path, tuple(holders))
+        holders = base.sidecar_columns() | {name: [store.BASE] for name in base.fields}
+        wanted = self.expert.reads(holders)
+        for column in wanted:
+            if column not in holders:
+                raise UserError(
+                    f"{self.expert.name} reads the column {column!r}, which {self.path} does not "
+                    "have: run an expert that writes it first"
+                )
+        return {column: holders[column][-1] for column in wanted}
+
+    def opened(self) -> store.Store:
+        """The store with the sidecars that hold what the expert reads; errors as of `sources`."""
+        needed = {holder for holder in self.sources.values() if holder != store.BASE}
+        return store.Store.open(self.path, tuple(sorted(needed)))
 
 
-@dataclasses.dataclass
-class ShardReport:
-    """How the rows of a shard fared, as its statistics hold it.
+class _Row(NamedTuple):
+    """A row that is on its way."""
 
-    Attributes:
-        rows: of the shard.
-        labelled: rows with labels.
-        seconds: it took.
-        rejected: rows without, by reason, with the first few.
-    """
-
-    rows: int = 0
-    labelled: int = 0
-    seconds: float = 0.0
-    rejected: Findings = dataclasses.field(default_factory=Findings)
-
-    def merge(self, other: "ShardReport") -> None:
-        """Adds another shard."""
-        self.rows += other.rows
-        self.labelled += other.labelled
-        self.seconds += other.seconds
-        self.rejected.merge(other.rejected)
-
-
-class _Waiting(NamedTuple):
-    """A row whose batch is not full yet."""
-
-    row: int
+    number: int
+    key: bytes
     prepared: Any
 
 
 def label_shard(job: Job, labeller: Labeller, shard: int) -> Iterator[int]:
-    """Writes one shard and its statistics; nothing if both are there.
+    """Writes one shard and its funnel; nothing if both are there.
 
     Args:
         job: the expert and the store.
@@ -124,68 +109,76 @@ def label_shard(job: Job, labeller: Labeller, shard: int) -> Iterator[int]:
         return
     started = time.perf_counter()
     opened = job.opened()
-    outcomes: list[Labels | Rejected] = [{}] * opened.shard_rows[shard]
-    keys = [b""] * len(outcomes)
-    for row, key, outcome in _outcomes(job, labeller, opened, shard):
-        keys[row], outcomes[row] = key, outcome
-        yield 1
-    report = ShardReport(rows=len(outcomes))
-    for key, outcome in zip(keys, outcomes, strict=True):
-        if isinstance(outcome, Rejected):
-            where = f"{key.decode(errors='replace')}: {outcome.detail}"
-            report.rejected.add(outcome.reason, where)
-        else:
-            report.labelled += 1
-    rows = (
-        {store.KEY: key, **({} if isinstance(outcome, Rejected) else outcome)}
-        for key, outcome in zip(keys, outcomes, strict=True)
-    )
-    store.write_shard(job.shards, job.expert.sidecar, shard, rows)
+    rows: dict[int, tuple[bytes, Outcome]] = {}
+    with ThreadPoolExecutor(job.threads) as pool:
+        for row, outcome in _outcomes(job, labeller, opened, shard, pool):
+            rows[row.number] = row.key, outcome
+            yield 1
+    report, records = Funnel(), []
+    for key, outcome in (rows[number] for number in range(opened.shard_rows[shard])):
+        report.add(key.decode(errors="replace"), outcome)
+        records.append({store.KEY: key, **outcome.labels})
+    store.write_shard(job.shards, job.expert.sidecar, shard, records)
     report.seconds = round(time.perf_counter() - started, 3)
-    statistics = json.dumps(dataclasses.asdict(report), indent=1) + "\n"
-    files.write_atomically(_statistics_path(job, shard), statistics.encode())
+    report.write(_funnel_path(job, shard))
 
 
 def _outcomes(
-    job: Job, labeller: Labeller, opened: store.Store, shard: int
-) -> Iterator[tuple[int, bytes, Labels | Rejected]]:
-    """Row, key and labels; batches are made of rows of one shape, in their order."""
-    waiting: dict[Any, list[_Waiting]] = collections.defaultdict(list)
-    keys: dict[int, bytes] = {}
-    for row, (key, prepared) in enumerate(_prepared(job, labeller, opened, shard)):
-        keys[row] = key
-        if isinstance(prepared, Rejected):
-            yield row, key, prepared
+    job: Job, labeller: Labeller, opened: store.Store, shard: int, pool: ThreadPoolExecutor
+) -> Iterator[tuple[_Row, Outcome]]:
+    """Every row with its outcome, in the order they are finished."""
+    finishing: collections.deque[tuple[_Row, Future[Outcome]]] = collections.deque()
+    for batch in _batches(job, labeller, opened, shard, pool):
+        if isinstance(batch[0].prepared, Outcome):
+            yield from ((row, row.prepared) for row in batch)
             continue
-        same = waiting[labeller.shape(prepared)]
-        same.append(_Waiting(row, prepared))
-        if len(same) == job.expert.batch_size:
-            yield from _labelled(job, labeller, keys, same)
-            same.clear()
-    for same in waiting.values():
-        yield from _labelled(job, labeller, keys, same)
+        results = labeller.infer([row.prepared for row in batch])
+        for row, result in zip(batch, results, strict=True):
+            finishing.append((row, pool.submit(labeller.finish, row.prepared, result)))
+        while len(finishing) > 2 * job.expert.batch_size:
+            row, outcome = finishing.popleft()
+            yield row, outcome.result()
+    for row, outcome in finishing:
+        yield row, outcome.result()
 
 
-def _labelled(
-    job: Job, labeller: Labeller, keys: Mapping[int, bytes], batch: Sequence[_Waiting]
-) -> Iterator[tuple[int, bytes, Labels | Rejected]]:
-    """A batch, filled up with its last sample: every batch of a shape has the same size."""
-    if not batch:
-        return
-    fillers = [batch[-1].prepared] * (job.expert.batch_size - len(batch))
-    found = labeller.label([*(item.prepared for item in batch), *fillers])
-    for item, labels in zip(batch, found, strict=False):
-        yield item.row, keys[item.row], labels
+def _batches(
+    job: Job, labeller: Labeller, opened: store.Store, shard: int, pool: ThreadPoolExecutor
+) -> Iterator[list[_Row]]:
+    """Rows of one shape in their order: full batches, but what waits too long in powers of two.
+
+    Rows with nothing to infer come alone.
+    """
+    waiting: dict[Any, list[_Row]] = collections.defaultdict(list)
+    for row in _prepared(job, labeller, opened, shard, pool):
+        if isinstance(row.prepared, Outcome):
+            yield [row]
+            continue
+        alike = waiting[labeller.shape(row.prepared)]
+        alike.append(row)
+        if len(alike) == job.expert.batch_size:
+            yield waiting.pop(labeller.shape(row.prepared))
+        elif sum(map(len, waiting.values())) == _MOST_WAITING:
+            yield from _in_powers_of_two(waiting.pop(next(iter(waiting))))
+    for alike in waiting.values():
+        yield from _in_powers_of_two(alike)
+
+
+def _in_powers_of_two(rows: list[_Row]) -> Iterator[list[_Row]]:
+    while rows:
+        size = 2 ** (len(rows).bit_length() - 1)
+        yield rows[:size]
+        rows = rows[size:]
 
 
 def _prepared(
-    job: Job, labeller: Labeller, opened: store.Store, shard: int
-) -> Iterator[tuple[bytes, Any]]:
-    """Key and prepared sample of every row in order, a few batches ahead of the device."""
-    columns, sees = job.expert.reads(), job.expert.sees
+    job: Job, labeller: Labeller, opened: store.Store, shard: int, pool: ThreadPoolExecutor
+) -> Iterator[_Row]:
+    """Every row in order, a few batches ahead of the device."""
+    columns, sees = tuple(job.sources), job.expert.sees
 
-    def prepare(row: int) -> tuple[bytes, Any]:
-        record = opened.read(shard, row, (*([IMAGE.name] if sees else []), *columns))
+    def prepare(number: int) -> _Row:
+        record = opened.read(shard, number, (*([IMAGE.name] if sees else []), *columns))
         (key,) = record[store.KEY]
         try:
             (encoded,) = record.get(IMAGE.name) or [b""]
@@ -194,31 +187,26 @@ def _prepared(
                 image=decode.decode_image(encoded) if sees else _BLACK,
                 columns={name: record[name] for name in columns if name in record},
             )
-            return key, labeller.prepare(sample)
+            return _Row(number, key, labeller.prepare(sample))
         except decode.DecodeError as error:
-            return key, Rejected(_UNREADABLE, str(error))
+            return _Row(number, key, Outcome(reason=_UNREADABLE, detail=str(error)))
         except Rejected as rejected:
-            return key, rejected
+            return _Row(number, key, Outcome(reason=rejected.reason, detail=rejected.detail))
 
-    ahead: collections.deque[concurrent.futures.Future[tuple[bytes, Any]]] = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(job.threads) as pool:
-        for row in range(opened.shard_rows[shard]):
-            ahead.append(pool.submit(prepare, row))
-            if len(ahead) > 2 * job.expert.batch_size:
-                yield ahead.popleft().result()
-        while ahead:
+    ahead: collections.deque[Future[_Row]] = collections.deque()
+    for number in range(opened.shard_rows[shard]):
+        ahead.append(pool.submit(prepare, number))
+        if len(ahead) > 2 * job.expert.batch_size:
             yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
-def finished(job: Job, shard: int) -> ShardReport | None:
-    """The statistics of a shard that is there; None while it has to be labelled."""
+def finished(job: Job, shard: int) -> Funnel | None:
+    """The funnel of a shard that is there; None while it has to be labelled."""
     if not store.shard_path(job.shards, job.expert.sidecar, shard).is_file():
         return None
-    try:
-        values = json.loads(_statistics_path(job, shard).read_text())
-        return ShardReport(**{**values, "rejected": Findings(**values["rejected"])})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    return funnel.read(_funnel_path(job, shard))
 
 
 def begin(job: Job, digest: str) -> None:
@@ -228,7 +216,7 @@ def begin(job: Job, digest: str) -> None:
         UserError: shards of other settings wait there.
     """
     job.folder.mkdir(exist_ok=True)
-    wanted = settings(job.expert, digest)
+    wanted = settings(job, digest)
     path = job.folder / _JOB
     if path.is_file():
         begun = json.loads(path.read_text())
@@ -245,42 +233,54 @@ def begin(job: Job, digest: str) -> None:
     files.write_atomically(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
-def settings(expert: Expert, digest: str) -> dict[str, Any]:
-    """What a sidecar's provenance says of its expert, JSON-able."""
-    values = json.loads(json.dumps(dataclasses.asdict(expert)))
-    kind = type(expert)
+def settings(job: Job, digest: str) -> dict[str, Any]:
+    """What a sidecar's provenance says of how it was made, JSON-able."""
+    values = json.loads(json.dumps(dataclasses.asdict(job.expert)))
+    del values["batch_size"]  # changes rounding at most
+    kind = type(job.expert)
     return {
         "expert": f"{kind.__module__}:{kind.__qualname__}",
-        "settings": {k: v for k, v in values.items() if k != "batch_size"},
+        "settings": values,
+        "reads": job.sources,
         "weights_sha256": digest,
-        "licence": expert.licence.name,
-        "commercial": expert.licence.commercial,
+        "licence": job.expert.licence.name,
+        "commercial": job.expert.licence.commercial,
     }
 
 
-def commit(job: Job, digest: str) -> ShardReport:
+def commit(job: Job, digest: str) -> Funnel:
     """Makes finished shards the sidecar.
 
     Raises:
         UserError: shards whose keys are not those of the base.
     """
-    base = store.Store.open(job.path)
-    report = ShardReport()
+    sidecar, base = job.expert.sidecar, store.Store.open(job.path)
+    if not complete(job):
+        for shard in range(len(base.shard_rows)):
+            _check_keys(job, base, shard)
+        sidecars.clear(job.path, sidecar)
+        (job.folder / _COMPLETE).touch()
+    sidecars.move_in(job.path, job.shards)
+    report = Funnel()
     for shard in range(len(base.shard_rows)):
-        part = finished(job, shard)
-        assert part is not None, f"shard {shard} is not finished"
-        _check_keys(job, base, shard)
+        part = funnel.read(funnel.path_of(job.path, sidecar, shard))
+        assert part is not None, f"the funnel of shard {shard} is lost"
         report.merge(part)
-    sidecars.move_in(job.path, job.expert.sidecar, str(job.shards))
     provenance = {
         "tool": "tools.label",
-        **settings(job.expert, digest),
+        **settings(job, digest),
         "labelled": report.labelled,
         "rejected_by_reason": report.rejected.counts,
+        "dropped_by_reason": report.dropped,
     }
-    store.finish_sidecar(job.path, job.expert.sidecar, job.expert.emits(), provenance)
+    store.finish_sidecar(job.path, sidecar, job.expert.emits(), provenance)
     shutil.rmtree(job.folder)
     return report
+
+
+def complete(job: Job) -> bool:
+    """Whether all shards were labelled and checked: some may have been moved already."""
+    return (job.folder / _COMPLETE).exists()
 
 
 def _check_keys(job: Job, base: store.Store, shard: int) -> None:
@@ -297,5 +297,5 @@ def _check_keys(job: Job, base: store.Store, shard: int) -> None:
         raise UserError(f"{path} has other keys than the base: remove it, and run again")
 
 
-def _statistics_path(job: Job, shard: int) -> pathlib.Path:
-    return job.folder / f"{job.expert.sidecar}-{shard:05d}.json"
+def _funnel_path(job: Job, shard: int) -> pathlib.Path:
+    return funnel.path_of(job.shards, job.expert.sidecar, shard)

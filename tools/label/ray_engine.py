@@ -27,7 +27,7 @@ class RayEngine(Engine):
     """
 
     def __init__(self, workers: int, gpus: float):
-        self._workers, self._gpus, self._ray = workers, gpus, _ray()
+        self.devices, self._gpus, self._ray = workers, gpus, _ray()
 
     def load(self, job: Job) -> str:
         """Starts the actors; all have the same weights."""
@@ -39,7 +39,7 @@ class RayEngine(Engine):
             max_restarts=_RETRIES,
             max_task_retries=_RETRIES,
         )(_Worker)
-        self._actors = [remote.remote(job) for _ in range(self._workers)]
+        self._actors = [remote.remote(job) for _ in range(self.devices)]
         digests = set(self._ray.get([actor.digest.remote() for actor in self._actors]))
         if len(digests) > 1:
             raise UserError(f"the machines hold different weights of {job.expert.name}")

@@ -2,16 +2,25 @@
 """An expert over a whole store, by an engine: on this machine, or on many through Ray."""
 
 import abc
+import shutil
 from collections.abc import Iterator, Sequence
 
+from input_pipeline.store import Store
 from mtv_jax.core.progress import Progress
 from tools.label import driver
 from tools.label.base import Labeller
-from tools.label.driver import Job, ShardReport
+from tools.label.driver import Job
+from tools.label.funnel import Funnel
 
 
 class Engine(abc.ABC):
-    """Where shards are labelled."""
+    """Where shards are labelled.
+
+    Attributes:
+        devices: that label at the same time.
+    """
+
+    devices: int = 1
 
     @abc.abstractmethod
     def load(self, job: Job) -> str:
@@ -47,30 +56,31 @@ def label_store(job: Job, engine: Engine | None = None) -> str:
     engine = engine or ThisMachine()
     base = job.opened()
     if job.expert.sidecar in base.sidecars:
+        shutil.rmtree(job.folder, ignore_errors=True)  # a run killed in its last moment left it
         return f"{job.expert.name}: {job.path} has a sidecar {job.expert.sidecar} already"
     digest = engine.load(job)
     driver.begin(job, digest)
+    if not driver.complete(job):
+        _label_missing(job, engine, base)
+    return summary(job, driver.commit(job, digest))
+
+
+def _label_missing(job: Job, engine: Engine, base: Store) -> None:
     reports = [driver.finished(job, shard) for shard in range(len(base.shard_rows))]
     done = sum(report.rows for report in reports if report)
-    progress = Progress(job.expert.name, base.num_rows, unit="images")
+    progress = Progress(job.expert.name, base.num_rows, unit="images", devices=engine.devices)
     progress.skip(done)
     missing = [shard for shard, report in enumerate(reports) if report is None]
     for rows in engine.label(job, missing):
         done += rows
         progress.show(done)
     progress.finish(done)
-    return summary(job, driver.commit(job, digest))
 
 
-def summary(job: Job, report: ShardReport) -> str:
+def summary(job: Job, report: Funnel) -> str:
     """What became of every image."""
-    rejected = sum(report.rejected.counts.values())
-    lines = [
+    licence = job.expert.licence.name
+    return (
         f"{job.path}: sidecar {job.expert.sidecar} by {job.expert.name} "
-        f"(licence of the labels: {job.expert.licence.name})",
-        f"rows {report.rows:,}: {report.labelled:,} labelled, {rejected:,} without labels",
-    ]
-    for reason, count in report.rejected.counts.items():
-        lines.append(f"without, {reason}: {count:,}")
-        lines += [f"  {example}" for example in report.rejected.examples[reason]]
-    return "\n".join(lines)
+        f"(licence of the labels: {licence})\n{report.table()}"
+    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtv_jax.core.fields import Field
 from tools.data.depth_values import Rejected
-from tools.label.base import Expert, Labeller, Licence
+from tools.label.base import Expert, Labeller, Licence, Outcome
 
 MEAN = Field(name="mean", shape="1")
 
@@ -29,7 +29,7 @@ class Means(Expert):
     def emits(self) -> tuple[Field, ...]:
         return (MEAN,)
 
-    def reads(self) -> tuple[str, ...]:
+    def reads(self, columns) -> tuple[str, ...]:
         return ("caption",) if self.caption else ()
 
     def load(self, device: str) -> "Meaner":
@@ -52,9 +52,14 @@ class Meaner(Labeller):
     def shape(self, prepared: np.ndarray) -> int:
         return prepared.shape[1] % 2
 
-    def label(self, prepared: Any) -> list[Any]:
+    def infer(self, prepared: Any) -> list[float]:
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
         self.batches.append([image.shape[1] for image in prepared])
-        return [{"mean": np.asarray([image.mean()], np.float32)} for image in prepared]
+        return [image.mean() for image in prepared]
+
+    def finish(self, prepared: Any, result: float) -> Outcome:
+        odd = prepared.shape[1] % 2
+        labels = {"mean": np.asarray([result], np.float32)}
+        return Outcome(labels=labels, dropped={"odd columns": 1} if odd else {})

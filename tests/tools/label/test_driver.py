@@ -3,6 +3,7 @@
 
 import io
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -47,7 +48,9 @@ def run(wanted: Job, labeller: Meaner, shard: int) -> int:
 
 
 def sidecar_bytes(path: pathlib.Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(path.glob("means_v1*"))}
+    """But for the funnels, which tell the time."""
+    names = sorted(set(path.glob("means_v1*")) - set(path.glob("*.funnel.json")))
+    return {file.name: file.read_bytes() for file in names}
 
 
 def test_every_row_is_labelled_or_counted(path):
@@ -62,18 +65,37 @@ def test_every_row_is_labelled_or_counted(path):
     provenance = json.loads((path / "means_v1.json").read_text())["provenance"]
     assert provenance["labelled"] == 8 and provenance["weights_sha256"] == "0" * 64
     assert provenance["commercial"] is True and provenance["settings"]["brightest"] == 200.0
+    assert provenance["dropped_by_reason"] == {"odd columns": 3}
+    assert "left out, odd columns: 3" in text and provenance["reads"] == {}
+    first = json.loads((path / "means_v1-00000.funnel.json").read_text())
+    assert first["rows"] == 7 and list(first["rejections"]) == ["row5"]
+    assert first["rejections"]["row5"].startswith("the image cannot be read: ")
     assert provenance["rejected_by_reason"] == {"the image cannot be read": 1, "too bright": 2}
     assert not (path / ".means_v1").exists()
 
 
-def test_batches_are_of_one_shape_and_full(path):
+def test_batches_are_of_one_shape(path):
+    """Full ones, and smaller powers of two at the end of a shard."""
     labeller = Meaner(Means(name="means"))
     wanted = job(path)
     driver.begin(wanted, "")
     run(wanted, labeller, 0)
     assert labeller.batches == [[6, 6, 6], [7, 7, 7]], "rows 1 2 4; rows 0 3 6"
     run(wanted, labeller, 1)
-    assert labeller.batches[2:] == [[6, 6, 6]], "rows 7 and 8, filled up with the last"
+    assert labeller.batches[2:] == [[6, 6]], "rows 7 and 8"
+    labeller, wanted = Meaner(Means(name="means")), job(path, batch_size=4, sidecar="others_v1")
+    driver.begin(wanted, "")
+    run(wanted, labeller, 0)
+    assert labeller.batches == [[7, 7], [7], [6, 6], [6]]
+
+
+def test_rows_do_not_wait_for_ever(path, monkeypatch):
+    """With two rows waiting the shape that came first goes, full or not."""
+    monkeypatch.setattr(driver, "_MOST_WAITING", 2)
+    labeller, wanted = Meaner(Means(name="means")), job(path)
+    driver.begin(wanted, "")
+    assert run(wanted, labeller, 0) == 7
+    assert labeller.batches == [[7], [6, 6], [7], [6], [7]]
 
 
 @pytest.mark.parametrize("stop_after", range(3))
@@ -102,6 +124,32 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_bits(
     assert sum(len(labeller.batches) for labeller in again) == 3 - done_before
 
 
+@pytest.mark.parametrize("moved", range(5))
+def test_a_run_killed_while_its_shards_move_goes_on(path, tmp_path_factory, monkeypatch, moved):
+    """Two shards with their indexes and funnels; what was moved is not made again."""
+    undisturbed = tmp_path_factory.mktemp("undisturbed")
+    for file in path.iterdir():
+        (undisturbed / file.name).write_bytes(file.read_bytes())
+    label_store(job(undisturbed))
+    replace, left = os.replace, iter(range(moved))
+
+    def dying(source, target):
+        moves = pathlib.Path(target).parent == path and "means_v1-" in str(target)
+        if moves and next(left, None) is None:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(KeyboardInterrupt):
+            label_store(job(path))
+    assert not (path / "means_v1.json").exists()
+    monkeypatch.setattr(driver, "label_shard", None)
+    assert "8 labelled" in label_store(job(path))
+    assert sidecar_bytes(path) == sidecar_bytes(undisturbed)
+    assert not (path / ".means_v1").exists()
+
+
 def test_a_finished_shard_is_not_done_again(path):
     wanted = job(path)
     labeller = Meaner(wanted.expert)
@@ -110,7 +158,7 @@ def test_a_finished_shard_is_not_done_again(path):
     before = len(labeller.batches)
     run(wanted, labeller, 0)
     assert len(labeller.batches) == before
-    (wanted.folder / "means_v1-00000.json").write_text("{")
+    (wanted.shards / "means_v1-00000.funnel.json").write_text("{")
     run(wanted, labeller, 0)
     assert len(labeller.batches) == 2 * before, "without statistics it counts as not there"
 
@@ -143,7 +191,7 @@ def test_shards_of_another_base_are_refused(path):
 
 
 def test_a_column_that_nothing_holds(path):
-    expert = type("Asking", (Means,), {"reads": lambda self: ("tags",)})(name="asking")
+    expert = type("Asking", (Means,), {"reads": lambda self, columns: ("tags",)})(name="asking")
     with pytest.raises(UserError, match=r"asking reads the column 'tags', which .* does not have"):
         label_store(Job(path=path, expert=expert))
 

@@ -26,11 +26,11 @@ class Mortal(Means):
 
 
 class Dying(Meaner):
-    def label(self, prepared):
+    def infer(self, prepared):
         if not os.path.exists(self.settings.grave):
             pathlib.Path(self.settings.grave).write_text(str(os.getpid()))
             os._exit(1)
-        return super().label(prepared)
+        return super().infer(prepared)
 
 
 def test_a_killed_actor_changes_no_bit(path, tmp_path_factory):  # noqa: F811

@@ -8,14 +8,14 @@ come along: a detector that finds nothing of the kind leaves them out.
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from mtv_jax.core.config import at_least
 from mtv_jax.core.fields import CAPTION, Field
 from tools.data.depth_values import Rejected
-from tools.label.base import Labeller, Labels, Licence, Sample
-from tools.label.tagging import TAGS, Tagger
+from tools.label.base import Labeller, Licence, Outcome, Sample
+from tools.label.tagging import Tagger
 
 _BREAK = re.compile(r"[^\w\s'-]|\d|_|\s-+\s", re.UNICODE)
 _WORDS_OF_GRAMMAR = """
@@ -40,19 +40,22 @@ class CaptionPhrases(Tagger):
         max_words: of a tag.
     """
 
+    sidecar: str = "caption_tags_v1"
     batch_size: int = at_least(1, 256)
     max_words: int = at_least(1, 3)
 
+    kind: ClassVar[str] = "caption"
     sees: ClassVar[bool] = False
 
     @property
     def licence(self) -> Licence:
-        return Licence(name="that of the captions", commercial=True)
+        return Licence(name="that of the captions", commercial=None)
 
     def emits(self) -> tuple[Field, ...]:
-        return (TAGS,)
+        return (self.tags,)
 
-    def reads(self) -> tuple[str, ...]:
+    def reads(self, columns: Collection[str]) -> tuple[str, ...]:
+        del columns
         return (CAPTION.name,)
 
     def load(self, device: str) -> "_Phrases":
@@ -74,8 +77,12 @@ class _Phrases(Labeller):
             raise Rejected("a caption without phrases", f"{sample.key}: {text:.60}")
         return found
 
-    def label(self, prepared: Sequence[list[str]]) -> list[Labels | Rejected]:
-        return [{TAGS.name: found} for found in prepared]
+    def infer(self, prepared: Sequence[list[str]]) -> Sequence[None]:
+        return [None] * len(prepared)
+
+    def finish(self, prepared: list[str], result: None) -> Outcome:
+        del result
+        return Outcome(labels={self._settings.tags.name: prepared})
 
 
 def phrases(caption: str, max_words: int) -> list[str]:

@@ -3,12 +3,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float32
 
-from tools.data.depth_values import Rejected
-from tools.label.base import Labeller, Labels, Licence, Sample, digest_of
+from tools.label.base import Labeller, Licence, Outcome, Sample, digest_of
 from tools.label.experts import hub, ram_plus_files
 from tools.label.tagging import Tagger
 
@@ -19,13 +19,16 @@ class RamPlus(Tagger):
 
     Attributes:
         weights: the file ram_plus_swin_large_14m.pth.
-        tags: the file ram_tag_list.txt.
+        tag_list: the file ram_tag_list.txt.
         thresholds: the file ram_tag_list_threshold.txt.
     """
 
+    sidecar: str = "ram_tags_v1"
     weights: str = ""
-    tags: str = ""
+    tag_list: str = ""
     thresholds: str = ""
+
+    kind: ClassVar[str] = "ram"
 
     @property
     def licence(self) -> Licence:
@@ -39,23 +42,26 @@ class _Tagger(Labeller):
     def __init__(self, settings: RamPlus, device: str):
         self._network = hub.placed(
             ram_plus_files.load_ram_plus(
-                weights=settings.weights, tags=settings.tags, thresholds=settings.thresholds
+                weights=settings.weights,
+                tags=settings.tag_list,
+                thresholds=settings.thresholds,
             ),
             device,
         )
         self._settings = settings
-        self.digest = digest_of(settings.weights, settings.tags, settings.thresholds)
+        self.digest = digest_of(settings.weights, settings.tag_list, settings.thresholds)
 
     def prepare(self, sample: Sample) -> Float32[np.ndarray, "3 384 384"]:
         return ram_plus_files.preprocess(sample.image)
 
-    def label(self, prepared: Sequence[np.ndarray]) -> list[Labels | Rejected]:
+    def infer(self, prepared: Sequence[np.ndarray]) -> list[list[tuple[str, float]]]:
         from tools.label.experts.ram_plus_network import tag
 
-        return [self._labels(found) for found in tag(self._network, np.stack(prepared))]
+        return tag(self._network, np.stack(prepared))
 
-    def _labels(self, found: list[tuple[str, float]]) -> Labels | Rejected:
-        if not found:
-            return Rejected("no tag above its threshold", "")
-        names, scores = zip(*found, strict=True)
-        return self._settings.best(names, np.asarray(scores))
+    def finish(self, prepared: np.ndarray, result: list[tuple[str, float]]) -> Outcome:
+        del prepared
+        if not result:
+            return Outcome(reason="no tag above its threshold")
+        names, scores = zip(*result, strict=True)
+        return Outcome(labels=self._settings.best(names, np.asarray(scores)))

@@ -6,8 +6,10 @@ each is published. Only loading the network imports PyTorch.
 """
 
 import dataclasses
+import math
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from PIL import Image
 from mtv_jax.core.errors import UserError
 
 if TYPE_CHECKING:
-    from tools.label.experts.ram_plus_network import RamPlus
+    from tools.label.experts.ram_plus_network import RamPlus, Shape
 
 IMAGE_SIZE = 384
 DTYPES = ("float32", "bfloat16")
@@ -27,6 +29,9 @@ _WEIGHTS = "ram_plus_swin_large_14m.pth from https://huggingface.co/xinyu1205/re
 _LISTS = (
     "ram/data/ram_tag_list.txt and ram_tag_list_threshold.txt of "
     "https://github.com/xinyu1205/recognize-anything (Apache-2.0)"
+)
+_BIAS_TABLE = re.compile(
+    r"visual_encoder\.layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table"
 )
 _RECOMPUTED = ("relative_position_index", "attn_mask")  # depend on sizes only
 
@@ -106,7 +111,7 @@ def load_ram_plus(
     tag_list = read_tags(tags, thresholds)
     state = _read_state(pathlib.Path(weights))
     with torch.device("meta"):  # the checkpoint brings every parameter
-        network = RamPlus(tag_list)
+        network = RamPlus(tag_list, _shape_of(state))
     misfits = _misfits(network.state_dict(), state)
     if misfits:
         raise UserError(
@@ -136,6 +141,27 @@ def _read_state(path: pathlib.Path) -> dict[str, Any]:
             f'{path} holds no weights under "model" that can be read ({type(error).__name__}); '
             f"download {_WEIGHTS} again"
         ) from error
+
+
+def _shape_of(state: Mapping[str, Any]) -> "Shape":
+    """Sizes of the network that a checkpoint is of; the published ones where it does not say."""
+    from tools.label.experts.ram_plus_network import Shape
+
+    tables: dict[int, list[Any]] = {}
+    for name, value in state.items():
+        if found := _BIAS_TABLE.fullmatch(name):
+            tables.setdefault(int(found[1]), []).append(value)
+    try:
+        stages = [tables[index] for index in range(len(tables))]
+        return Shape(
+            window_size=(math.isqrt(stages[0][0].shape[0]) + 1) // 2,
+            embed_dim=state["visual_encoder.patch_embed.proj.weight"].shape[0],
+            depths=tuple(map(len, stages)),
+            num_heads=tuple(stage[0].shape[1] for stage in stages),
+            decoder_dim=state["fc.weight"].shape[1],
+        )
+    except (LookupError, AttributeError):
+        return Shape()
 
 
 def _misfits(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

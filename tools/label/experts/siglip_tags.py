@@ -7,6 +7,7 @@ Published weights and our own exports will do: the model is read as `mtv_jax.pre
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -16,8 +17,7 @@ from mtv_jax.core.errors import UserError
 from mtv_jax.core.passes import Wants
 from mtv_jax.interop.loading import load_folder
 from mtv_jax.interop.trained import match_logits, unit
-from tools.data.depth_values import Rejected
-from tools.label.base import Labeller, Labels, Licence, Sample, digest_of
+from tools.label.base import Labeller, Licence, Outcome, Sample, digest_of
 from tools.label.tagging import Tagger
 
 _TEXTS = 256  # at a time
@@ -29,19 +29,22 @@ class SiglipTags(Tagger):
 
     Attributes:
         model: folder of an export or of SigLIP weights.
-        tags: file of the list, a tag a line.
+        tag_list: file of the tags, one a line.
         prompt: template with one `{}`.
         min_score: least probability.
     """
 
+    sidecar: str = "siglip_tags_v1"
     model: str = ""
-    tags: str = ""
+    tag_list: str = ""
     prompt: str = "a photo of a {}"
     min_score: float = at_least(0.0, 0.1)
 
+    kind: ClassVar[str] = "siglip"
+
     @property
     def licence(self) -> Licence:
-        return Licence(name="that of the model", commercial=True)
+        return Licence(name="that of the model", commercial=None)
 
     def load(self, device: str) -> "_Tagger":
         del device
@@ -57,32 +60,31 @@ class _Tagger(Labeller):
         parts = [prompts[i : i + _TEXTS] for i in range(0, len(prompts), _TEXTS)]
         self._texts = unit(np.concatenate([self._model.text_features(part) for part in parts]))
         weights = sorted(pathlib.Path(settings.model).glob("*.safetensors"))
-        self.digest = digest_of(*weights, pathlib.Path(settings.tags))
+        self.digest = digest_of(*weights, pathlib.Path(settings.tag_list))
 
     def prepare(self, sample: Sample) -> UInt8[np.ndarray, "h w 3"]:
         return self._model.squash([sample.image])[0]
 
-    def label(self, prepared: Sequence[np.ndarray]) -> list[Labels | Rejected]:
-        return [self._labels(row) for row in self._scores(np.stack(prepared))]
-
-    def _scores(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float32[np.ndarray, "b tags"]:
-        pixels = self._model.images.pixels(images)
+    def infer(self, prepared: Sequence[np.ndarray]) -> Float32[np.ndarray, "b tags"]:
+        pixels = self._model.images.pixels(np.stack(prepared))
         pooled = np.asarray(self._model.encode_image(pixels, Wants(pooled=True)).pooled)
         logits = match_logits(unit(pooled), self._texts, **self._model.logit_scalars)
         return 1 / (1 + np.exp(-logits))
 
-    def _labels(self, scores: Float32[np.ndarray, " tags"]) -> Labels | Rejected:
-        kept = np.flatnonzero(scores >= self._settings.min_score)
+    def finish(self, prepared: np.ndarray, result: Float32[np.ndarray, " tags"]) -> Outcome:
+        del prepared
+        kept = np.flatnonzero(result >= self._settings.min_score)
         if not len(kept):
-            return Rejected("no tag that is likely enough", f"best {scores.max():.3f}")
-        return self._settings.best([self._names[index] for index in kept], scores[kept])
+            return Outcome(reason="no tag that is likely enough", detail=f"best {result.max():.3f}")
+        names = [self._names[index] for index in kept]
+        return Outcome(labels=self._settings.best(names, result[kept]))
 
 
 def _tags(settings: SiglipTags) -> list[str]:
     try:
-        lines = pathlib.Path(settings.tags).read_text(encoding="utf-8").splitlines()
+        lines = pathlib.Path(settings.tag_list).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"experts.{settings.name}.tags: {error}; give a file, a tag a line"
+            f"experts.{settings.name}.tag_list: {error}; give a file, a tag a line"
         ) from error
     return [line.strip() for line in lines if line.strip()]

@@ -35,8 +35,9 @@ def test_rows_without_a_phrase_say_why():
     def prepare(**columns):
         return labeller.prepare(Sample(key="k", image=black, columns=columns))
 
-    (labels,) = labeller.label([prepare(caption=[b"a dog and a cat"])])
-    assert labels == {"tags": ["dog"]}
+    prepared = prepare(caption=[b"a dog and a cat"])
+    (result,) = labeller.infer([prepared])
+    assert labeller.finish(prepared, result).labels == {"caption_tags": ["dog"]}
     with pytest.raises(Rejected, match="no caption"):
         prepare()
     with pytest.raises(Rejected, match="a caption without phrases"):
