@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import licences
 from input_pipeline.loader import InputConfig, LocalRows, StoreConfig, batches, open_streams
 from input_pipeline.records import SampleSource, Stream
 from input_pipeline.tokenizer import Tokenizer
@@ -61,6 +62,22 @@ class Data:
                     "their images, or leave out the objective that reads it"
                 )
         return found
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What is learned from, store by store, JSON-able: how many rows, and whose labels."""
+        return [
+            {
+                "store": stream.store.name,
+                "rows": len(stream.rows),
+                "weight": stream.weight,
+                "selection": stream.selection,
+                "labels": [
+                    dataclasses.asdict(entry)
+                    for entry in licences.terms(stream.store.path, stream.store.opened_sidecars)
+                ],
+            }
+            for stream in self.streams
+        ]
 
     def batches(self, local: LocalRows, *, first: int) -> Iterator[dict[str, Any]]:
         """This process's part of global batches first, first + 1, …, as numpy."""

@@ -25,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; it is the run to export")
     workdir = pathlib.Path(_WORKDIR.value)
+    from mtv_jax.interop.card import labels_not_for_sale
     from mtv_jax.interop.save import save_folder
     from mtv_jax.reopen import open_run
 
@@ -34,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
     title = f"{workdir.resolve().name} ({fingerprint})"
     save_folder(output, trained, title=title, numbers=_numbers(workdir, step))
     print(f"wrote {output}")
+    if forbidding := labels_not_for_sale(trained.provenance):
+        print(f"not for commercial use: it learned from {', '.join(forbidding)}")
     print(f"parity not run: check it with `python -m tools.export_check {output}` (needs PyTorch)")
     return 0
 

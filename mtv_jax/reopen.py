@@ -18,7 +18,7 @@ from mtv_jax.interop.save import MODEL_FILE
 from mtv_jax.interop.trained import TrainedEncoder
 from mtv_jax.models.encoder import Encoder
 from mtv_jax.training.checkpoint import Checkpointer, load_numpy, newest_step
-from mtv_jax.training.rundir import read_init, require_preprocessing, run_config
+from mtv_jax.training.rundir import read_data, read_init, require_preprocessing, run_config
 from mtv_jax.training.state import TrainState
 
 
@@ -100,6 +100,7 @@ def open_run(
             "init": read_init(workdir),
             "fingerprint": cfg.fingerprint(config),
             "config": cfg.semantic(config),  # without the paths of this machine
+            "data": read_data(workdir),
         },
     )
     require_preprocessing(workdir, trained.preprocessing)

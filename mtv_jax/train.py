@@ -76,6 +76,7 @@ def train(system: "System", workdir: pathlib.Path) -> int:
         del start  # frees a model's worth of host memory
         batches = system.batches(_first_batch(system, state))
         rundir.record_run(workdir, meaning)
+        rundir.record_data(workdir, system.data.describe())
         plan.write(system.model, system.abstract_state, workdir)
         complete = _loop(system, workdir, step).run(state, batches, saver)
     finally:

@@ -2,7 +2,8 @@
 """The model card: what the folder holds, how to read it, and only the numbers it was given."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mtv_jax.interop.trained import TrainedEncoder
 
@@ -46,6 +47,10 @@ encoder = mtv_jax.interop.load(DIR)
 
 {differences}
 {heads}
+## Data
+
+{data}
+
 ## Files
 
 `model.safetensors` (float32), `config.json` and the other configs{tokenizer}: as transformers reads
@@ -122,6 +127,9 @@ has their settings under "objectives"; the class that each names documents what 
 """
 
 
+_COMMERCIAL = {True: "allowed", False: "NOT allowed", None: "not recorded"}
+
+
 def model_card(trained: TrainedEncoder, *, title: str, numbers: Mapping[str, float]) -> str:
     """README.md of an exported folder."""
     encoder = trained.encoder
@@ -144,6 +152,7 @@ def model_card(trained: TrainedEncoder, *, title: str, numbers: Mapping[str, flo
         numbers=table if rows else "None were given to the export.",
         preprocessing=json.dumps(trained.preprocessing, indent=2, ensure_ascii=False),
         heads=_describe_heads(trained),
+        data=_describe_data(trained.provenance.get("data") or []),
         provenance=json.dumps(dict(trained.provenance), indent=2, ensure_ascii=False),
     )
 
@@ -153,3 +162,30 @@ def _describe_heads(trained: TrainedEncoder) -> str:
         return ""
     maps = [f"`{name}/{key}`" for name in trained.objectives for key in trained.map_names(name)]
     return _HEADS.format(objectives=", ".join(trained.objectives), maps=", ".join(maps))
+
+
+def labels_not_for_sale(provenance: Mapping[str, Any]) -> list[str]:
+    """The labels that a model learned from whose terms forbid commercial use."""
+    labels = [entry for store in provenance.get("data") or [] for entry in store["labels"]]
+    return [
+        f"{label['sidecar']} by {label['maker']} ({label['licence']})"
+        for label in labels
+        if label["commercial"] is False
+    ]
+
+
+def _describe_data(stores: Sequence[Mapping[str, Any]]) -> str:
+    """What it learned from, and on what terms labels may be used."""
+    if not stores:
+        return "It was not recorded what this model learned from."
+    lines = [f"- {s['store']}: {s['rows']:,} images, weight {s['weight']:g}" for s in stores]
+    rows = [
+        f"| {store['store']} | {label['sidecar']} | {label['maker']} | {label['licence']} | "
+        f"{_COMMERCIAL[label['commercial']]} |"
+        for store in stores
+        for label in store["labels"]
+    ]
+    if not rows:
+        return "\n".join([*lines, "", "No labels of other models were read."])
+    header = ["| store | labels | made by | licence | commercial use |", "|---|---|---|---|---|"]
+    return "\n".join([*lines, "", *header, *rows])

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from mtv_jax.interop.preprocessing import spec_differences
 from mtv_jax.training.checkpoint import steps_in
 
 PREPROCESSING_FILE = "preprocessing.json"
+_DATA_FILE = "data.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -85,6 +86,22 @@ def record_run(workdir: pathlib.Path, meaning: Meaning) -> None:
     write_atomically(workdir / PREPROCESSING_FILE, spec.encode())
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
     write_atomically(workdir / "config.json", text.encode())
+
+
+def record_data(workdir: pathlib.Path, stores: Sequence[Mapping[str, Any]]) -> None:
+    """Writes what a run learns from, beside what it learned from before it went on."""
+    if jax.process_index():
+        return
+    known = read_data(workdir)
+    known += [store for store in stores if store not in known]
+    text = json.dumps(known, indent=1) + "\n"
+    write_atomically(workdir / _DATA_FILE, text.encode())
+
+
+def read_data(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """What a run learned from, a description of each store; [] where it was not recorded."""
+    path = workdir / _DATA_FILE
+    return json.loads(path.read_text()) if path.is_file() else []
 
 
 def run_config(workdir: pathlib.Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import safetensors.numpy
 
 from mtv_jax.core.errors import UserError
 from mtv_jax.interop import golden, save
+from mtv_jax.interop.card import labels_not_for_sale
 from mtv_jax.interop.name_map import to_hf
 from mtv_jax.interop.save import save_folder
 
@@ -62,10 +63,30 @@ def test_the_card_states_the_numbers_it_was_given(folder):
     assert "{" not in card.replace("{\n", "").split("```json")[0]  # no template left unfilled
 
 
+def test_the_card_states_whose_labels_it_learned_from(tmp_path, image_only):
+    label = dict(sidecar="depth_v1", maker="Deep", licence="CC-BY-NC-4.0", commercial=False)
+    free = dict(sidecar="regions_v1", maker="Owl", licence="Apache-2.0", commercial=True)
+    unknown = dict(sidecar="mine_v1", maker="me", licence="licence not recorded", commercial=None)
+    data = [
+        dict(store="web", rows=1234, weight=0.5, selection="", labels=[label, free, unknown]),
+        dict(store="bare", rows=7, weight=0.5, selection="", labels=[]),
+    ]
+    provenance = {"data": data}
+    save_folder(tmp_path, dataclasses.replace(image_only, objectives={}, provenance=provenance))
+    card = (tmp_path / "README.md").read_text()
+    assert "- web: 1,234 images, weight 0.5\n- bare: 7 images" in card
+    assert "| web | depth_v1 | Deep | CC-BY-NC-4.0 | NOT allowed |" in card
+    assert "| web | regions_v1 | Owl | Apache-2.0 | allowed |" in card
+    assert "| web | mine_v1 | me | licence not recorded | not recorded |" in card
+    assert labels_not_for_sale(provenance) == ["depth_v1 by Deep (CC-BY-NC-4.0)"]
+    assert labels_not_for_sale({}) == []
+
+
 def test_a_card_without_texts_or_heads_does_not_speak_of_them(tmp_path, image_only):
     save_folder(tmp_path, dataclasses.replace(image_only, objectives={}))
     card = (tmp_path / "README.md").read_text()
     assert "logits" not in card and "sentencepiece" not in card and "heads" not in card
+    assert "It was not recorded what this model learned from." in card
     assert "means nothing" not in card, "its pooled vectors were trained"
     assert read_json(tmp_path, "config.json")["architectures"] == ["SiglipVisionModel"]
     assert not (tmp_path / "heads.safetensors").exists()

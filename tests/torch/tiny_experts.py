@@ -83,7 +83,9 @@ def owlv2(folder: pathlib.Path) -> pathlib.Path:
         patch_size=16,
     )
     config = transformers.Owlv2Config(text_config=text, vision_config=vision, projection_dim=16)
-    transformers.Owlv2ForObjectDetection(config).save_pretrained(folder)
+    model = transformers.Owlv2ForObjectDetection(config)
+    torch.nn.init.normal_(model.box_head.dense2.weight, std=0.01)  # a box about each patch
+    model.save_pretrained(folder)
     images = transformers.Owlv2ImageProcessor(size={"height": 64, "width": 64})
     transformers.Owlv2Processor(images, tokenizer).save_pretrained(folder)
     return folder

@@ -33,8 +33,8 @@ def main(argv: Sequence[str]) -> int:
     del argv
     config = cli.config_values(_CONFIG)
     assert config is not None
+    from input_pipeline.licences import terms
     from tools.label.driver import Job
-    from tools.label.ledger import entries
     from tools.label.run import label_store
 
     engine = _engine()
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         )
         print(label_store(job, engine), flush=True)
     print("labels of this store:")
-    for entry in entries(pathlib.Path(_STORE.value)):
+    for entry in terms(pathlib.Path(_STORE.value)):
         print(f"  {entry}")
     return 0
 

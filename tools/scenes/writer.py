@@ -136,7 +136,9 @@ def _write_shard(task: _Task) -> None:
 
 def _finish(directory: pathlib.Path, settings: Settings, split: str) -> None:
     provenance = {
-        "maker": "tools.data.make_scenes",
+        "tool": "tools.data.make_scenes",
+        "licence": "rendered by this tool",
+        "commercial": True,
         "settings": dataclasses.asdict(settings),
         "split": split,
     }
