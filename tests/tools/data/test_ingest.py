@@ -269,7 +269,7 @@ def test_broken_tar_keeps_what_came_before_and_fails(tmp_path, tars, capsys):
     options = ["--min_side", "64", "--workers", "1"]
     assert _run(tars, output, *options) == 2
     errors = capsys.readouterr().err
-    assert "00001: " in errors and "error: 1 of the input tars break off" in errors
+    assert "00001: " in errors and "error: 1 of the input files are damaged" in errors
     rows = Store.open(output).shard_rows
     assert rows[0] == rows[2] == 12 and 0 < rows[1] < 12
     assert list(_summary(output)["broken_archives"]) == ["00001"]
