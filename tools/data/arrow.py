@@ -30,7 +30,7 @@ class ArrowPart(tables.TablePart):
             try:
                 chosen.validate(full=True)  # offsets that lead astray would crash the process
             except tables.DAMAGE as error:
-                yield tables.Damage(batch.num_rows, str(error))
+                yield tables.Damage(batch.num_rows, sources.in_one_line(error))
                 continue
             for start in range(0, batch.num_rows, tables.ROWS_AT_ONCE):
                 yield chosen.slice(start, tables.ROWS_AT_ONCE)

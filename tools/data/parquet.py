@@ -34,7 +34,8 @@ class ParquetPart(tables.TablePart):
                     rows -= batch.num_rows
                     yield batch
             except tables.DAMAGE as error:
-                yield tables.Damage(rows, str(error))
+                believable = min(max(rows, 0), self.path.stat().st_size)  # it may be damaged too
+                yield tables.Damage(believable, sources.in_one_line(error))
 
 
 def _open(path: pathlib.Path) -> pyarrow.parquet.ParquetFile:

@@ -147,6 +147,11 @@ def fingerprint(name: str, paths: Iterable[pathlib.Path], texts: Iterable[str] =
     return digest.hexdigest()[:16]
 
 
+def in_one_line(error: Exception) -> str:
+    """What an error says; libraries may say it in several lines, or at great length."""
+    return " ".join(str(error).split())[:300]
+
+
 def hash_keys(keys: Iterable[str]) -> np.ndarray:
     """Eight bytes for each key: uint64 [n]."""
     encoded = (key.encode(errors="surrogateescape") for key in keys)

@@ -103,7 +103,7 @@ class TablePart(sources.Part):
         try:
             columns = self.columns()
         except (UnusableTable, *DAMAGE) as error:
-            raise sources.BrokenPart(str(error)) from error
+            raise sources.BrokenPart(sources.in_one_line(error)) from error
         yield from _rows(self.pieces(columns.for_samples), columns, images=True)
 
 
@@ -129,7 +129,7 @@ def make_parts(
         except UnusableTable as error:
             raise UserError(f"{part.path} {error}") from error
         except DAMAGE as error:
-            fault = f"{part.path} cannot be read ({error}): download it anew"
+            fault = f"{part.path} cannot be read ({sources.in_one_line(error)}): get it anew"
     raise UserError(fault)
 
 
@@ -191,7 +191,7 @@ def _rows(
                 yield found
             row += piece.num_rows
     except DAMAGE as error:
-        faults.append(f"breaks off after row {row} ({error})")
+        faults.append(f"breaks off after row {row} ({sources.in_one_line(error)})")
     if faults:
         more = f"; and {len(faults) - 1} times more" if len(faults) > 1 else ""
         raise sources.BrokenPart(faults[0] + more)
@@ -297,11 +297,11 @@ def _is_caption(schema: pa.Schema, name: str) -> bool:
 
 
 def _is_simple(column: pa.DataType) -> bool:
-    """One text or number a row."""
+    """One text or number a row, or nothing in any."""
     if pa.types.is_dictionary(column):
         return _is_simple(column.value_type)
     number = pa.types.is_integer(column) or pa.types.is_floating(column)
-    return number or _is_text(column)
+    return number or _is_text(column) or pa.types.is_null(column)
 
 
 def _is_text(column: pa.DataType) -> bool:

@@ -61,7 +61,7 @@ class TfdsPart(sources.Part):
                 yield self._sample(sources.row_key(row), record)
                 row += 1
         except (record_files.BrokenFile, OSError) as error:
-            raise sources.BrokenPart(str(error)) from error
+            raise sources.BrokenPart(sources.in_one_line(error)) from error
         if row != self.rows:
             raise sources.BrokenPart(f"has {row} records, dataset_info.json says {self.rows}")
 
