@@ -2,8 +2,8 @@
 """The funnel report: what became of every sample that went into an ingest, and why.
 
 `funnel-00000.jsonl` has a line for every sample of input shard 0; `upstream-00000.jsonl` one for
-every row that the downloader had already lost; `funnel-00000.json` the sums of that shard and
-`funnel.json` those of all. Always read = written + written without caption + rejected.
+every row that the downloader had already lost; `sums-00000.jsonl` the sums of that shard, in one
+line, and `funnel.json` those of all. Always read = written + written without caption + rejected.
 """
 
 import collections
@@ -66,6 +66,10 @@ class ShardReport:
     def rows(self) -> int:
         """Samples that were stored."""
         return self.outcomes.get(WRITTEN, 0) + self.outcomes.get(WITHOUT_CAPTION, 0)
+
+    def to_line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":")) + "\n"
 
 
 @dataclasses.dataclass

@@ -71,7 +71,7 @@ class Task:
     @property
     def report_path(self) -> pathlib.Path:
         """The sums of this shard, written last."""
-        return self.output / f"funnel-{self.shard:05d}.json"
+        return self.output / f"sums-{self.shard:05d}.jsonl"
 
     @property
     def finished(self) -> bool:
@@ -98,7 +98,7 @@ def ingest_shard(task: Task) -> funnel.ShardReport:
     report = notes.report(task.part.name)
     funnel.write_lines(task.upstream_path, (row.to_line() for row in notes.lost))
     funnel.write_lines(task.funnel_path, (verdict.to_line() for verdict in notes.verdicts))
-    funnel.write_lines(task.report_path, [json.dumps(dataclasses.asdict(report), indent=1)])
+    funnel.write_lines(task.report_path, [report.to_line()])
     return report
 
 
