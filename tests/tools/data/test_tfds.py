@@ -125,7 +125,7 @@ def test_splits(tmp_path, plain):
     folder = _build(tmp_path / "other", {"image": _IMAGE}, other)
     parts = inputs.find(str(folder), sources.Options(split="val")).parts
     assert [(part.name, part.survey().samples) for part in parts] == [("val-00000", 2)]
-    with pytest.raises(UserError, match="no split 'test': give --split train or val"):
+    with pytest.raises(UserError, match=r"no split 'test': give --split train or val$"):
         _samples(folder, split="test")
 
 
