@@ -10,17 +10,12 @@ a refused one. The headers are read first, so members may come in any order, in 
 import dataclasses
 import pathlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from input_pipeline import files
-from tools.data.sources import (
-    CAPTION_SUFFIXES,
-    IMAGE_SUFFIXES,
-    MAX_IMAGE_BYTES,
-    MAX_TEXT_BYTES,
-    Sample,
-)
+from tools.data import sources, upstream
+from tools.data.sources import CAPTION_SUFFIXES, IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES
 
 _BLOCK = 512
 
@@ -68,21 +63,58 @@ def scan_archive(path: pathlib.Path) -> Archive:
     return Archive(path, entries, walk.broken)
 
 
-def read_samples(archive: Archive) -> Iterator[Sample]:
+def read_samples(archive: Archive) -> Iterator[sources.Sample]:
     """The samples of a scanned tar, in its order."""
     file = files.ReadOnlyFile(archive.path)
     for entry in archive.entries:
         image = next((s for s in entry.members if s in IMAGE_SUFFIXES), None)
         refusal = entry.refusal or ("" if image else "no_image")
         if refusal:
-            yield Sample(entry.key, refusal=refusal)
+            yield sources.Sample(entry.key, refusal=refusal)
             continue
         content = {
             suffix: file.pread(extent.size, extent.offset)
             for suffix, extent in entry.members.items()
             if suffix == image or suffix in CAPTION_SUFFIXES
         }
-        yield Sample(entry.key, content[image], content.get(".txt"), content.get(".json"))
+        yield sources.Sample(entry.key, content[image], content.get(".txt"), content.get(".json"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ArchivePart(sources.Part):
+    """A tar, with the parquet that img2dataset writes beside it."""
+
+    path: pathlib.Path
+
+    def fingerprint(self) -> str:
+        return sources.fingerprint(self.name, [self.path, self.path.with_suffix(".parquet")])
+
+    def survey(self) -> sources.Survey:
+        entries = scan_archive(self.path).entries
+        keys = {entry.key for entry in entries if not entry.refusal}
+        return sources.Survey(len(entries), sources.hash_keys(keys))
+
+    def samples(self) -> Iterator[sources.Sample | upstream.LostRow]:
+        archive = scan_archive(self.path)
+        yield from read_samples(archive)
+        yield from upstream.lost_rows(self.path, {entry.key for entry in archive.entries})
+        if archive.broken:
+            raise sources.BrokenPart(archive.broken)
+
+
+def _claim(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    return [path for path in paths if path.suffix.lower() == ".tar"]
+
+
+def _parts(
+    paths: Sequence[pathlib.Path], root: pathlib.Path, options: sources.Options
+) -> list[ArchivePart]:
+    return list(map(ArchivePart, sources.short_names(paths), paths))
+
+
+KIND = sources.Kind(
+    "tars", frozenset({".tar", ".parquet", *CAPTION_SUFFIXES}), claim=_claim, parts=_parts
+)
 
 
 class _Walk:

@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 MAX_CHARACTERS = 2_000  # the tokenizer keeps 64 tokens, about 400 characters of English
 _MAX_RAW_CHARACTERS = 8 * MAX_CHARACTERS  # bounds the time that hostile markup can take
@@ -68,11 +69,17 @@ def clean_caption(raw: str) -> Caption:
     return Caption(" ".join(text.split()), tuple(changes))
 
 
-def _json_caption(metadata: bytes | None) -> str:
+def read_metadata(metadata: bytes | None) -> dict[str, Any]:
+    """What the JSON file of a sample says; empty where there is none, or no object in it."""
     try:
-        caption = json.loads(metadata or b"{}")["caption"]
-    except (ValueError, KeyError, TypeError):
-        return ""
+        content = json.loads(metadata or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _json_caption(metadata: bytes | None) -> str:
+    caption = read_metadata(metadata).get("caption")
     return caption if isinstance(caption, str) else ""
 
 

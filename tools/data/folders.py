@@ -13,12 +13,46 @@ import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from mtv_jax.core.errors import UserError
-from tools.data.sources import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, ImageFile, Sample, unique_names
+from tools.data import sources
+from tools.data.sources import CAPTION_SUFFIXES, IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES
 
 _FILE_COLUMNS = ("filename", "file_name", "filepath", "file", "image", "path")
 _CAPTION_COLUMNS = ("caption", "title", "text")
 _DELIMITERS = "\t;,"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """An image of a folder: its path, its key, and its caption where a table gives one."""
+
+    path: pathlib.Path
+    key: str
+    caption: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagesPart(sources.Part):
+    """A run of image files."""
+
+    images: tuple[ImageFile, ...]
+
+    def fingerprint(self) -> str:
+        paths = [
+            path
+            for image in self.images
+            for path in (image.path, *map(image.path.with_suffix, CAPTION_SUFFIXES))
+        ]
+        texts = (f"{image.key} {image.caption}" for image in self.images)
+        return sources.fingerprint(self.name, paths, texts)
+
+    def survey(self) -> sources.Survey:
+        return sources.Survey(len(self.images), np.zeros(0, np.uint64))  # paths differ
+
+    def samples(self) -> Iterator[sources.Sample]:
+        return read_samples(self.images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +81,7 @@ def list_images(
     Raises:
         UserError: the table cannot be used, or several could be.
     """
-    keys = unique_names(paths)
+    keys = sources.unique_names(paths)
     shared = paths[0].parents[keys[0].count("/")]
     table = table or _find_table({root, shared})
     if table is None:
@@ -75,7 +109,7 @@ def list_images(
     return images
 
 
-def read_samples(images: Sequence[ImageFile]) -> Iterator[Sample]:
+def read_samples(images: Sequence[ImageFile]) -> Iterator[sources.Sample]:
     """One sample an image file."""
     for image in images:
         try:
@@ -83,14 +117,39 @@ def read_samples(images: Sequence[ImageFile]) -> Iterator[Sample]:
             text = _read_if_there(image.path.with_suffix(".txt"))
             metadata = _read_if_there(image.path.with_suffix(".json"))
         except OSError:
-            yield Sample(image.key, refusal="unreadable")
+            yield sources.Sample(image.key, refusal="unreadable")
             continue
         if data is None:
-            yield Sample(image.key, refusal="oversize_member")
+            yield sources.Sample(image.key, refusal="oversize_member")
             continue
         if image.caption is not None:
             text = image.caption.encode(errors="replace")
-        yield Sample(image.key, data, text, metadata)
+        yield sources.Sample(image.key, data, text, metadata)
+
+
+def claim(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """The image files among `paths`."""
+    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def image_parts(
+    paths: Sequence[pathlib.Path], root: pathlib.Path, options: sources.Options
+) -> list[ImagesPart]:
+    """Runs of `rows_per_shard` image files, each named by its first key."""
+    images = list_images(paths, root, options.captions)
+    starts = range(0, len(images), options.rows_per_shard)
+    runs = [tuple(images[start : start + options.rows_per_shard]) for start in starts]
+    return [ImagesPart(run[0].key, run) for run in runs]
+
+
+KIND = sources.Kind(
+    "images",
+    frozenset({*IMAGE_SUFFIXES, *CAPTION_SUFFIXES, ".csv", ".tsv"}),
+    claim=claim,
+    parts=image_parts,
+    options=("captions", "rows_per_shard"),
+    settings=("rows_per_shard",),
+)
 
 
 def _read(path: pathlib.Path, limit: int) -> bytes | None:

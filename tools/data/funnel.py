@@ -2,8 +2,8 @@
 """The funnel report: what became of every sample that went into an ingest, and why.
 
 `funnel-00000.jsonl` has a line for every sample of input shard 0; `upstream-00000.jsonl` one for
-every row that the downloader had already lost; `funnel.json` the sums. Always
-read = written + written without caption + rejected.
+every row that the downloader had already lost; `sums-00000.jsonl` the sums of that shard, in one
+line, and `funnel.json` those of all. Always read = written + written without caption + rejected.
 """
 
 import collections
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from input_pipeline import files
+from tools.data.upstream import LostRow
 
 WRITTEN = "written"
 WITHOUT_CAPTION = "written_without_caption"
@@ -44,7 +45,8 @@ class ShardReport:
         reasons: rejected samples by reason.
         changes: written samples by change.
         upstream: rows lost before this ingest, by the downloader's status.
-        broken: where a tar breaks off; "" for a whole one.
+        columns: written samples by column of scores that they have.
+        broken: where the input shard breaks off; "" for a whole one.
     """
 
     source: str
@@ -52,6 +54,7 @@ class ShardReport:
     reasons: Mapping[str, int]
     changes: Mapping[str, int]
     upstream: Mapping[str, int]
+    columns: Mapping[str, int]
     broken: str = ""
 
     @property
@@ -64,17 +67,30 @@ class ShardReport:
         """Samples that were stored."""
         return self.outcomes.get(WRITTEN, 0) + self.outcomes.get(WITHOUT_CAPTION, 0)
 
+    def to_line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":")) + "\n"
 
-def tally(
-    source: str, verdicts: Iterable[Verdict], upstream: Mapping[str, int], broken: str
-) -> ShardReport:
-    """Sums the verdicts of one shard."""
-    outcomes, reasons, changes = (collections.Counter() for _ in range(3))
-    for verdict in verdicts:
-        outcomes[verdict.outcome] += 1
-        reasons.update([verdict.reason] if verdict.reason else [])
-        changes.update(verdict.changes)
-    return ShardReport(source, *map(dict, (outcomes, reasons, changes)), dict(upstream), broken)
+
+@dataclasses.dataclass
+class Tally:
+    """What is noted while one shard is made: verdicts, lost rows, columns of scores, the break."""
+
+    verdicts: list[Verdict] = dataclasses.field(default_factory=list)
+    lost: list[LostRow] = dataclasses.field(default_factory=list)
+    columns: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    broken: str = ""
+
+    def report(self, source: str) -> ShardReport:
+        """The sums."""
+        outcomes, reasons, changes = (collections.Counter() for _ in range(3))
+        for verdict in self.verdicts:
+            outcomes[verdict.outcome] += 1
+            reasons.update([verdict.reason] if verdict.reason else [])
+            changes.update(verdict.changes)
+        statuses = collections.Counter(row.status for row in self.lost)
+        sums = map(dict, (outcomes, reasons, changes, statuses, self.columns))
+        return ShardReport(source, *sums, self.broken)
 
 
 def write_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
@@ -86,7 +102,7 @@ def summarise(reports: Iterable[ShardReport]) -> dict[str, Any]:
     """The sums over all shards, and those shards that broke off."""
     reports = list(reports)
     sums: dict[str, collections.Counter[str]] = {}
-    for name in ("outcomes", "reasons", "changes", "upstream"):
+    for name in ("outcomes", "reasons", "changes", "upstream", "columns"):
         sums[name] = collections.Counter()
         for report in reports:
             sums[name].update(getattr(report, name))
@@ -95,6 +111,7 @@ def summarise(reports: Iterable[ShardReport]) -> dict[str, Any]:
         **{name: sums["outcomes"][name] for name in (WRITTEN, WITHOUT_CAPTION, REJECTED)},
         "rejected_by_reason": dict(sorted(sums["reasons"].items())),
         "changes": dict(sorted(sums["changes"].items())),
+        "columns": dict(sorted(sums["columns"].items())),
         "failed_upstream": dict(sorted(sums["upstream"].items())),
         "broken_archives": {report.source: report.broken for report in reports if report.broken},
     }
@@ -109,6 +126,9 @@ def table(summary: Mapping[str, Any]) -> str:
     rows += [(f"  {name}", count) for name, count in summary["rejected_by_reason"].items()]
     rows.append(("changed on the way", ""))
     rows += [(f"  {name}", count) for name, count in summary["changes"].items()]
+    if summary["columns"]:
+        rows.append(("have a score", ""))
+        rows += [(f"  {name}", count) for name, count in summary["columns"].items()]
     rows.append(("failed upstream (not counted above)", sum(summary["failed_upstream"].values())))
     rows += [(f"  {name}", count) for name, count in summary["failed_upstream"].items()]
     return "\n".join(

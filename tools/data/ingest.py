@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a store of image-text samples: `python -m tools.data.ingest --input SOURCE --output STORE`.
 
-SOURCE is a folder or a glob pattern of webdataset tars (as img2dataset writes them), or of plain
-images with optional captions. One tar becomes one shard, in the same order. Every input sample is
-written, written without caption, or rejected for a reason; STORE/funnel.json has the sums and
-STORE/funnel-*.jsonl a line a sample. The store is a function of the input and the settings alone,
-whatever the number of workers; after a kill the same command goes on where it stopped.
+SOURCE is a folder or a glob pattern: webdataset tars or parquet files (as img2dataset writes them),
+a Hugging Face data set (parquet files, or the folder of save_to_disk), a data set that TFDS
+prepared, or plain images with optional captions. One file becomes one shard, in the same order.
+Every input sample is written, written without caption, or rejected for a reason; STORE/funnel.json
+has the sums and STORE/funnel-*.jsonl a line a sample. The store is a function of the input and the
+settings alone, whatever the number of workers; after a kill the same command goes on where it
+stopped.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -28,12 +29,12 @@ from input_pipeline import files, store
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
 from mtv_jax.core.progress import Progress
-from tools.data import archives, curate, folders, funnel, parallel, sources, upstream
-from tools.data.captions import choose_caption
+from tools.data import curate, funnel, inputs, parallel, scores, sources, upstream
+from tools.data.captions import choose_caption, read_metadata
 
 _FIELDS = (IMAGE, CAPTION, Field(name="height", dtype="int32"), Field(name="width", dtype="int32"))
+_TAKEN = (store.KEY, *(field.name for field in _FIELDS))
 _PLAN = "ingest.json"
-_SURVEY_IN_PARALLEL = 16  # parts; fewer are surveyed before the workers have started
 _COUNT_EVERY = 16  # samples; spares the lock that workers share
 
 
@@ -46,6 +47,7 @@ class Task:
         shard: its number.
         output: the store.
         limits: what is kept.
+        keep_columns: columns of scores that are kept.
         prefix: put before every key, to make it unique in the store.
     """
 
@@ -53,6 +55,7 @@ class Task:
     shard: int
     output: pathlib.Path
     limits: curate.Limits
+    keep_columns: tuple[str, ...]
     prefix: str = ""
 
     @property
@@ -66,115 +69,101 @@ class Task:
         return self.output / f"upstream-{self.shard:05d}.jsonl"
 
     @property
+    def report_path(self) -> pathlib.Path:
+        """The sums of this shard, written last."""
+        return self.output / f"sums-{self.shard:05d}.jsonl"
+
+    @property
     def finished(self) -> bool:
-        """Whether an earlier run made this shard; its funnel is the last thing written."""
+        """Whether an earlier run made this shard."""
         records = store.shard_path(self.output, store.BASE, self.shard)
-        return records.exists() and self.funnel_path.exists()
+        return all(path.exists() for path in (records, self.funnel_path, self.report_path))
 
 
-@dataclasses.dataclass(frozen=True)
-class Survey:
-    """What the headers of one part tell: how many samples, and hashes of their keys."""
-
-    samples: int
-    key_hashes: np.ndarray
-
-
-def survey_part(part: sources.Part) -> Survey:
+def survey_part(part: sources.Part) -> sources.Survey:
     """Counts a part without reading an image."""
     parallel.count_done(1)
-    if part.archive is None:
-        return Survey(len(part.images), np.zeros(0, np.uint64))
-    entries = archives.scan_archive(part.archive).entries
-    keys = {entry.key.encode(errors="surrogateescape") for entry in entries if not entry.refusal}
-    digests = b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in keys)
-    return Survey(len(entries), np.frombuffer(digests, np.uint64))
+    return part.survey()
 
 
 def ingest_shard(task: Task) -> funnel.ShardReport:
     """Makes one shard with its funnel, or reports on the one that is there."""
-    archive = archives.scan_archive(task.part.archive) if task.part.archive else None
     if task.finished:
-        lines = task.funnel_path.read_text().splitlines()
-        verdicts = [funnel.Verdict(**json.loads(line)) for line in lines]
-        parallel.count_done(len(verdicts))
-    else:
-        verdicts = []
-        samples = (
-            archives.read_samples(archive) if archive else folders.read_samples(task.part.images)
-        )
-        with warnings.catch_warnings(action="ignore"):  # Pillow's, over damaged metadata
-            store.write_shard(task.output, store.BASE, task.shard, _rows(samples, task, verdicts))
-        if archive:
-            lost = upstream.lost_rows(archive.path, {entry.key for entry in archive.entries})
-            funnel.write_lines(task.upstream_path, map(upstream.to_line, lost))
-        funnel.write_lines(task.funnel_path, (verdict.to_line() for verdict in verdicts))
-    lost_lines = task.upstream_path.read_text().splitlines() if archive else []
-    return funnel.tally(
-        task.part.name,
-        verdicts,
-        upstream.count_statuses(lost_lines),
-        archive.broken if archive else "",
-    )
+        report = funnel.ShardReport(**json.loads(task.report_path.read_bytes()))
+        parallel.count_done(report.read)
+        return report
+    notes = funnel.Tally()
+    with warnings.catch_warnings(action="ignore"):  # Pillow's, over damaged metadata
+        store.write_shard(task.output, store.BASE, task.shard, _rows(task, notes))
+    report = notes.report(task.part.name)
+    funnel.write_lines(task.upstream_path, (row.to_line() for row in notes.lost))
+    funnel.write_lines(task.funnel_path, (verdict.to_line() for verdict in notes.verdicts))
+    funnel.write_lines(task.report_path, [report.to_line()])
+    return report
 
 
-def _rows(
-    samples: Iterator[sources.Sample], task: Task, verdicts: list[funnel.Verdict]
-) -> Iterator[dict[str, Any]]:
-    """The records of the samples that are kept; a verdict on every sample goes to `verdicts`."""
-    for number, sample in enumerate(samples, 1):
+def _rows(task: Task, notes: funnel.Tally) -> Iterator[dict[str, Any]]:
+    """The records of the samples that are kept; what became of each sample goes to `notes`."""
+    for sample in _samples(task.part, notes):
         key = task.prefix + sample.key
         try:
             if sample.refusal:
                 raise curate.Rejected(sample.refusal)
             image = curate.curate(sample.image, task.limits)
         except curate.Rejected as rejected:
-            verdicts.append(funnel.Verdict(key, funnel.REJECTED, str(rejected)))
+            notes.verdicts.append(funnel.Verdict(key, funnel.REJECTED, str(rejected)))
         else:
             caption = choose_caption(sample.text, sample.metadata)
             outcome = funnel.WRITTEN if caption.text else funnel.WITHOUT_CAPTION
-            verdicts.append(funnel.Verdict(key, outcome, "", image.changes + caption.changes))
+            notes.verdicts.append(funnel.Verdict(key, outcome, "", image.changes + caption.changes))
+            values = sample.values or read_metadata(sample.metadata)
+            kept = scores.kept(values, task.keep_columns)
+            notes.columns.update(kept.keys())
             yield {
                 "key": key.encode(errors="surrogateescape"),
                 "image": image.data,
                 "height": image.height,
                 "width": image.width,
                 **({"caption": caption.text} if caption.text else {}),
+                **kept,
             }
-        if number % _COUNT_EVERY == 0:
+        if len(notes.verdicts) % _COUNT_EVERY == 0:
             parallel.count_done(_COUNT_EVERY)
-    parallel.count_done(len(verdicts) % _COUNT_EVERY)
+    parallel.count_done(len(notes.verdicts) % _COUNT_EVERY)
 
 
-def find_parts(arguments: argparse.Namespace) -> list[sources.Part]:
-    """The input as a list of shards to be."""
-    paths = sources.find_files(arguments.input)
-    if paths[0].suffix.lower() == ".tar":
-        if arguments.captions:
-            raise UserError("--captions goes with a folder of images; tars bring their captions")
-        return sources.archive_parts(paths)
-    root = sources.input_folder(arguments.input)
-    images = folders.list_images(paths, root, arguments.captions)
-    return sources.image_parts(images, arguments.rows_per_shard)
+def _samples(part: sources.Part, notes: funnel.Tally) -> Iterator[sources.Sample]:
+    """The samples of a part; its lost rows and its break go to `notes`."""
+    try:
+        for found in part.samples():
+            if isinstance(found, upstream.LostRow):
+                notes.lost.append(found)
+            else:
+                yield found
+    except sources.BrokenPart as broken:
+        notes.broken = str(broken)
 
 
 def ingest(arguments: argparse.Namespace) -> dict[str, Any]:
     """Makes the store and returns the summary of its funnel."""
     limits = curate.Limits(arguments.min_side, arguments.max_side, arguments.max_enlarge)
     output: pathlib.Path = arguments.output
-    parts = find_parts(arguments)
+    keep_columns = scores.names_to_keep(arguments.keep_columns, _TAKEN)
+    found = inputs.find(arguments.input, _options(arguments, keep_columns))
     settings = {
         **dataclasses.asdict(limits),
         "jpeg": [curate.JPEG_QUALITY, curate.JPEG_SUBSAMPLING],
         "name": arguments.name or output.resolve().name,
-        **({} if parts[0].archive else {"rows_per_shard": arguments.rows_per_shard}),
+        "keep_columns": list(keep_columns),
+        **found.settings,
     }
+    parts = found.parts
     with _sole_writer(output):
         _check_plan(output, settings, parts)
         surveys = _survey(parts, arguments.workers)
         collide = _keys_collide(surveys)
         tasks = [
-            Task(part, shard, output, limits, f"{part.name}/" if collide else "")
+            Task(part, shard, output, limits, keep_columns, f"{part.name}/" if collide else "")
             for shard, part in enumerate(parts)
         ]
         progress = Progress("ingest", sum(survey.samples for survey in surveys))
@@ -190,14 +179,20 @@ def ingest(arguments: argparse.Namespace) -> dict[str, Any]:
     return summary
 
 
-def _survey(parts: Sequence[sources.Part], workers: int) -> list[Survey]:
+def _options(arguments: argparse.Namespace, keep_columns: tuple[str, ...]) -> sources.Options:
+    names = ("captions", "rows_per_shard", "caption_column", "split")
+    said = {name: getattr(arguments, name) for name in names}
+    return sources.Options(**said, keep_columns=keep_columns)
+
+
+def _survey(parts: Sequence[sources.Part], workers: int) -> list[sources.Survey]:
     if len(parts) == 1:  # nothing to collide with
         return [survey_part(parts[0])]
     progress = Progress("survey", len(parts), unit="shards")
     return list(parallel.map_shards(survey_part, parts, workers=workers, on_progress=progress.show))
 
 
-def _keys_collide(surveys: Sequence[Survey]) -> bool:
+def _keys_collide(surveys: Sequence[sources.Survey]) -> bool:
     """Whether two parts hold a sample of the same key."""
     hashes = np.concatenate([survey.key_hashes for survey in surveys])
     return len(np.unique(hashes)) < len(hashes)
@@ -271,14 +266,16 @@ def _commit(
             f"({json.dumps(summary['rejected_by_reason'])}); see {output}/funnel-00000.jsonl"
         )
     provenance = {"tool": "tools.data.ingest", "settings": settings, "versions": versions}
-    store.finish_store(output, settings["name"], _FIELDS, provenance)
+    found = [name for name in settings["keep_columns"] if summary["columns"].get(name)]
+    fields = (*_FIELDS, *scores.fields(found))
+    store.finish_store(output, settings["name"], fields, provenance)
     if store.Store.open(output).shard_rows != tuple(report.rows for report in reports):
         raise AssertionError(f"{output}: the shards do not hold what the funnel says")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.data.ingest", description=__doc__)
-    parser.add_argument("--input", required=True, help="folder or glob of .tar or image files")
+    parser.add_argument("--input", required=True, help="folder, file or glob pattern; see above")
     parser.add_argument("--output", required=True, type=pathlib.Path, help="the store to make")
     parser.add_argument("--min_side", type=int, default=224, help="least short side stored")
     parser.add_argument("--max_side", type=int, default=1024, help="greatest long side stored")
@@ -292,10 +289,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--captions", type=pathlib.Path, help="CSV or TSV of captions for a folder of images"
     )
     parser.add_argument("--rows_per_shard", type=int, default=1000, help="for a folder of images")
+    parser.add_argument(
+        "--caption_column", help="of a table or a TFDS data set (default: caption, text, title)"
+    )
+    parser.add_argument("--split", help="of a Hugging Face or TFDS data set (default: train)")
+    parser.add_argument(
+        "--keep_columns",
+        default="",
+        help="numbers in the metadata to keep, parted by commas, beside "
+        + ", ".join(scores.DEFAULT),
+    )
     parser.add_argument("--name", help="name of the store (default: that of its folder)")
     parser.add_argument("--workers", type=int, default=parallel.available_cores())
     parser.add_argument(
-        "--allow_broken", action="store_true", help="exit 0 though a tar breaks off"
+        "--allow_broken", action="store_true", help="exit 0 though a file breaks off"
     )
     parsed = parser.parse_args(arguments)
     if not 1 <= parsed.min_side <= parsed.max_side:
@@ -324,8 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{source}: {where}", file=sys.stderr)
     if broken and not parsed.allow_broken:
         raise UserError(
-            f"{len(broken)} of the input tars break off; what came before is in {parsed.output}: "
-            "mend the tars and ingest anew, or accept this with --allow_broken"
+            f"{len(broken)} of the input files are damaged; what could be read is in "
+            f"{parsed.output}: mend them and ingest anew, or accept this with --allow_broken"
         )
     return 0
 

@@ -1,25 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `--input` means: which files are read, as which shards, and what one sample of them is."""
+"""What every kind of input has in common: samples, parts, and the files that `--input` names.
 
-import collections
+A kind of input is one module with one `Kind`, listed in `tools.data.inputs`: it says which files
+are its own and makes parts of them. One part becomes one shard.
+"""
+
+import abc
 import contextlib
 import dataclasses
 import glob
 import hashlib
 import os
 import pathlib
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from mtv_jax.core.errors import UserError
+from tools.data.upstream import LostRow
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif"}
 )
 CAPTION_SUFFIXES = (".txt", ".json")
-_BESIDE_SUFFIXES = (*CAPTION_SUFFIXES, ".csv", ".tsv", ".parquet")
 MAX_IMAGE_BYTES = 64 << 20
 MAX_TEXT_BYTES = 1 << 20
+DEFAULT_SPLIT = "train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +36,10 @@ class Sample:
     Attributes:
         key: its name in the source.
         image: the encoded image.
-        text: content of its caption file; None without one.
+        text: its caption as the source holds it; None without one.
         metadata: content of its JSON file; None without one.
         refusal: why it cannot be taken as it is; "" when it can.
+        values: what else a table or a data set says of it, by lower-case name.
     """
 
     key: str
@@ -39,55 +47,127 @@ class Sample:
     text: bytes | None = None
     metadata: bytes | None = None
     refusal: str = ""
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFile:
-    """An image of a folder: its path, its key, and its caption where a table gives one."""
+class Survey:
+    """What a quick look at one part tells: how many samples, and hashes of their keys."""
 
-    path: pathlib.Path
-    key: str
-    caption: str | None = None
+    samples: int
+    key_hashes: np.ndarray
+
+
+class BrokenPart(Exception):
+    """Raised after the last sample that could be read; the message says where the part breaks."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """What becomes one shard: a tar, or a run of image files.
+class Part(abc.ABC):
+    """What becomes one shard: a tar, a run of image files, one file of a table.
 
     Attributes:
         name: short and unique among the parts.
-        archive: the tar; None for image files.
-        images: the image files; empty for a tar.
     """
 
     name: str
-    archive: pathlib.Path | None = None
-    images: tuple[ImageFile, ...] = ()
 
+    @abc.abstractmethod
     def fingerprint(self) -> str:
-        """Changes when a file of this part, one beside it that is read too, or a caption does.
+        """Changes when a file of this part, one beside it that is read too, or a caption does."""
 
-        A file is its name, size and time of change: that it is not there counts as well.
+    @abc.abstractmethod
+    def survey(self) -> Survey:
+        """Counts the samples without reading an image; never raises over their content."""
+
+    @abc.abstractmethod
+    def samples(self) -> Iterator[Sample | LostRow]:
+        """Every sample, and every row that was lost before; the same at every call.
+
+        Raises:
+            BrokenPart: after the last one, where the part could not be read to its end.
         """
-        if self.archive:
-            paths = [self.archive, self.archive.with_suffix(".parquet")]
-        else:
-            paths = [
-                path
-                for image in self.images
-                for path in (image.path, *map(image.path.with_suffix, CAPTION_SUFFIXES))
-            ]
-        digest = hashlib.sha256(self.name.encode(errors="surrogateescape"))
-        for path in paths:
-            size, changed = -1, 0
-            with contextlib.suppress(OSError):
-                state = path.stat()
-                size, changed = state.st_size, state.st_mtime_ns
-            line = f"\n{path.name} {size} {changed}"
-            digest.update(line.encode(errors="surrogateescape"))
-        for image in self.images:
-            digest.update(f"\n{image.key} {image.caption}".encode(errors="surrogateescape"))
-        return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How the user wants an input read; None is unsaid.
+
+    Attributes:
+        captions: a table of captions for a folder of images.
+        rows_per_shard: length of a run of image files.
+        caption_column: the column of captions.
+        split: which split of a data set.
+        keep_columns: lower-case names of the values that samples shall bring.
+    """
+
+    captions: pathlib.Path | None = None
+    rows_per_shard: int = 1000
+    caption_column: str | None = None
+    split: str | None = None
+    keep_columns: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of input.
+
+    Attributes:
+        name: what its files are called, in the plural.
+        suffixes: of the files that it reads or knows, lower case; others are reported.
+        claim: those among the sorted files of the input that are its own.
+        parts: the parts of claimed files, below a folder.
+        options: names of the `Options` that it obeys.
+        settings: those of them that change what the store holds.
+    """
+
+    name: str
+    suffixes: frozenset[str]
+    claim: Callable[[Sequence[pathlib.Path]], list[pathlib.Path]]
+    parts: Callable[[Sequence[pathlib.Path], pathlib.Path, Options], Sequence[Part]]
+    options: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+def fingerprint(name: str, paths: Iterable[pathlib.Path], texts: Iterable[str] = ()) -> str:
+    """Changes when a name, a text, or a file does.
+
+    A file is its name, size and time of change: that it is not there counts as well.
+    """
+    digest = hashlib.sha256(name.encode(errors="surrogateescape"))
+    for path in paths:
+        size, changed = -1, 0
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            size, changed = state.st_size, state.st_mtime_ns
+        line = f"\n{path.name} {size} {changed}"
+        digest.update(line.encode(errors="surrogateescape"))
+    for text in texts:
+        digest.update(f"\n{text}".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error says; libraries may say it in several lines, or at great length."""
+    return " ".join(str(error).split())[:300]
+
+
+def hash_keys(keys: Iterable[str]) -> np.ndarray:
+    """Eight bytes for each key: uint64 [n]."""
+    encoded = (key.encode(errors="surrogateescape") for key in keys)
+    digests = b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in encoded)
+    return np.frombuffer(digests, np.uint64)
+
+
+def row_key(row: int) -> str:
+    """The key of a sample that has none of its own: its row in its part."""
+    return f"{row:08d}"
+
+
+def short_names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """The stems of the paths or, where stems repeat, the paths below the folder they share."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else unique_names(paths)
 
 
 def input_folder(pattern: str) -> pathlib.Path:
@@ -99,46 +179,15 @@ def input_folder(pattern: str) -> pathlib.Path:
 
 
 def find_files(pattern: str) -> list[pathlib.Path]:
-    """The tars, or else the images, that a path, a folder or a glob pattern names, sorted.
-
-    Hidden files and folders are left alone; files of other kinds are counted on stderr.
+    """The files that a path, a folder or a glob pattern names, sorted; none that is hidden.
 
     Raises:
-        UserError: nothing matches, tars and images both do, or a folder cannot be read.
+        UserError: a folder cannot be read.
     """
     roots = [pathlib.Path(path) for path in glob.glob(pattern, recursive=True)]
     if os.path.exists(pattern):  # a real path may hold characters that mean something to glob
         roots = [pathlib.Path(pattern)]
-    found = sorted({path for root in roots for path in _walk(root)})
-    archives = [path for path in found if path.suffix.lower() == ".tar"]
-    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
-    suffixes = collections.Counter(path.suffix.lower() for path in found)
-    _report_others(pattern, suffixes)
-    if archives and images:
-        raise UserError(
-            f"--input {pattern} holds both tars ({archives[0]}) and images ({images[0]}): "
-            "name one kind, for example 'DIR/*.tar'"
-        )
-    if not archives and not images:
-        raise UserError(
-            f"--input {pattern} matches no .tar and no image "
-            f"({' '.join(sorted(IMAGE_SUFFIXES))}): check the path"
-        )
-    return archives or images
-
-
-def archive_parts(archives: Sequence[pathlib.Path]) -> list[Part]:
-    """One part a tar, named by its stem or, where stems repeat, by its path."""
-    stems = [path.stem for path in archives]
-    names = stems if len(set(stems)) == len(stems) else unique_names(archives)
-    return [Part(name, archive=path) for name, path in zip(names, archives, strict=True)]
-
-
-def image_parts(images: Sequence[ImageFile], rows_per_shard: int) -> list[Part]:
-    """Runs of `rows_per_shard` image files, each named by its first key."""
-    starts = range(0, len(images), rows_per_shard)
-    runs = [tuple(images[start : start + rows_per_shard]) for start in starts]
-    return [Part(run[0].key, images=run) for run in runs]
+    return sorted({path for root in roots for path in _walk(root)})
 
 
 def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -164,12 +213,3 @@ def _walk(root: pathlib.Path) -> Iterable[pathlib.Path]:
 
 def _refuse(error: OSError) -> None:
     raise UserError(f"--input: cannot read {error.filename}: {error.strerror}") from error
-
-
-def _report_others(pattern: str, suffixes: Mapping[str, int]) -> None:
-    """Says how many files are neither tars nor images nor go with them."""
-    known = {".tar", *IMAGE_SUFFIXES, *_BESIDE_SUFFIXES}
-    others = {suffix: count for suffix, count in suffixes.items() if suffix not in known}
-    if others:
-        listed = [f"{others[suffix]:,} {suffix or 'without suffix'}" for suffix in sorted(others)]
-        print(f"note: {pattern}: passed over {', '.join(listed)}", file=sys.stderr)

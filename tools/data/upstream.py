@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows that img2dataset lost before us: they are in the parquet beside a tar, not in the tar."""
 
-import collections
+import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
-_SUCCESS = "success"
+SUCCESS = "success"
 _NOT_IN_TAR = "not_in_tar"
 
 
-def lost_rows(archive: pathlib.Path, keys: Collection[str]) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class LostRow:
+    """A row that gave no sample: its key, status and error."""
+
+    key: str
+    status: str
+    error: str | None
+
+    def to_line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":")) + "\n"
+
+
+def lost_rows(archive: pathlib.Path, keys: Collection[str]) -> list[LostRow]:
     """The rows of the parquet beside `archive` that gave no sample.
 
     Args:
@@ -20,8 +32,8 @@ def lost_rows(archive: pathlib.Path, keys: Collection[str]) -> list[dict[str, An
         keys: keys of the samples in the tar.
 
     Returns:
-        For each row its key, status (`not_in_tar` for a success whose sample is missing) and error;
-        nothing where there is no parquet, or none that can be read.
+        Their status is `not_in_tar` for a success whose sample is missing. Nothing where there is
+        no parquet, or none that can be read.
     """
     path = archive.with_suffix(".parquet")
     if not path.exists():
@@ -36,17 +48,7 @@ def lost_rows(archive: pathlib.Path, keys: Collection[str]) -> list[dict[str, An
         return []
     lost = []
     for row in rows:
-        if row["status"] != _SUCCESS or row["key"] not in keys:
-            status = _NOT_IN_TAR if row["status"] == _SUCCESS else row["status"]
-            lost.append({"key": row["key"], "status": status, "error": row["error_message"]})
+        if row["status"] != SUCCESS or row["key"] not in keys:
+            status = _NOT_IN_TAR if row["status"] == SUCCESS else row["status"]
+            lost.append(LostRow(row["key"], status, row["error_message"]))
     return lost
-
-
-def to_line(row: Mapping[str, Any]) -> str:
-    """One line of JSON."""
-    return json.dumps(row, separators=(",", ":")) + "\n"
-
-
-def count_statuses(lines: Collection[str]) -> dict[str, int]:
-    """Rows by status."""
-    return dict(collections.Counter(json.loads(line)["status"] for line in lines))

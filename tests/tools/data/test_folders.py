@@ -19,7 +19,7 @@ def root(tmp_path):
 
 
 def _images(root, table=None):
-    return list_images(sources.find_files(str(root)), root, table)
+    return list_images(folders.claim(sources.find_files(str(root))), root, table)
 
 
 def _captions(root, table=None):

@@ -262,6 +262,40 @@ def test_folder_of_images(tmp_path, picture, encoded, capsys):
     assert verify.main([str(output), "--workers", "1"]) == 0
 
 
+def test_scores_in_the_json_of_tars(tmp_path, picture, encoded, write_tar, sample_members):
+    metadata = {
+        "a": b'{"similarity": 0.25, "NSFW": "UNLIKELY", "punsafe": NaN, "Blur": 3, "url": "x"}',
+        "b": b'{"similarity": "high", "punsafe": null}',
+        "c": b"[" * 100_000,
+        "d": b"[0.5]",
+    }
+    members = {}
+    for key, content in metadata.items():
+        members |= sample_members(key, encoded(picture()), "x") | {f"{key}.json": content}
+    write_tar(tmp_path / "0.tar", members)
+    output = tmp_path / "store"
+    options = ["--min_side", "64", "--workers", "1", "--keep_columns", "blur,url"]
+    assert _run(tmp_path / "0.tar", output, *options) == 0
+    rows = _rows(output)
+    scored = {
+        key: set(row) - {"key", "image", "caption", "height", "width"} for key, row in rows.items()
+    }
+    assert scored == {"a": {"similarity", "nsfw", "blur"}, "b": set(), "c": set(), "d": set()}
+    assert rows["a"]["similarity"] == np.float32(0.25) and rows["a"]["nsfw"] == [b"UNLIKELY"]
+    assert list(Store.open(output).fields)[4:] == ["similarity", "nsfw", "blur"]
+    assert verify.main([str(output), "--workers", "1"]) == 0
+
+
+def test_scores_beside_images(tmp_path, picture, encoded):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jpg").write_bytes(encoded(picture()))
+    (tmp_path / "in/a.json").write_text('{"aesthetic_score": 6, "caption": "one"}')
+    assert _run(tmp_path / "in", tmp_path / "store", "--min_side", "64") == 0
+    row = _rows(tmp_path / "store")["a.jpg"]
+    assert row["aesthetic_score"].dtype == np.float32 and row["aesthetic_score"].item() == 6
+    assert row["caption"] == [b"one"]
+
+
 def test_broken_tar_keeps_what_came_before_and_fails(tmp_path, tars, capsys):
     path = tars / "00001.tar"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -269,7 +303,7 @@ def test_broken_tar_keeps_what_came_before_and_fails(tmp_path, tars, capsys):
     options = ["--min_side", "64", "--workers", "1"]
     assert _run(tars, output, *options) == 2
     errors = capsys.readouterr().err
-    assert "00001: " in errors and "error: 1 of the input tars break off" in errors
+    assert "00001: " in errors and "error: 1 of the input files are damaged" in errors
     rows = Store.open(output).shard_rows
     assert rows[0] == rows[2] == 12 and 0 < rows[1] < 12
     assert list(_summary(output)["broken_archives"]) == ["00001"]
@@ -319,20 +353,20 @@ def test_senseless_settings_are_refused(tmp_path, tars, options):
     assert caught.value.code == 2 and not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("change", ["settings", "input", "times"])
+@pytest.mark.parametrize("change", ["min_side", "keep_columns", "input", "times"])
 def test_another_meaning_does_not_continue_a_store(tmp_path, tars, capsys, change):
     output = tmp_path / "store"
     assert _run(tars, output, "--min_side", "64", "--workers", "1") == 0
     before = _digests(output)
-    side = "64"
-    if change == "settings":
-        side = "48"
+    options = ["--min_side", "48" if change == "min_side" else "64", "--workers", "1"]
+    if change == "keep_columns":
+        options += ["--keep_columns", "blur"]
     elif change == "input":
         (tars / "00002.tar").unlink()
-    else:
+    elif change == "times":
         os.utime(tars / "00002.tar", ns=(0, 0))
-    assert _run(tars, output, "--min_side", side, "--workers", "1") == 2
-    what = "min_side" if change == "settings" else "input"
+    assert _run(tars, output, *options) == 2
+    what = "input" if change == "times" else change
     assert f"was begun with another {what}" in capsys.readouterr().err
     assert _digests(output) == before
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files `--input` names, and when they count as others."""
+"""Which files a pattern names, and when they count as others."""
 
 import os
 import pathlib
@@ -7,8 +7,7 @@ import pathlib
 import pytest
 
 from mtv_jax.core.errors import UserError
-from tools.data import sources
-from tools.data.folders import list_images
+from tools.data import archives, folders, sources
 
 
 @pytest.fixture
@@ -26,8 +25,9 @@ def _found(root):
 
 
 def _fingerprints(root):
-    images = list_images(sources.find_files(str(root)), root, None)
-    return [part.fingerprint() for part in sources.image_parts(images, 2)]
+    images = folders.claim(sources.find_files(str(root)))
+    options = sources.Options(rows_per_shard=2)
+    return [part.fingerprint() for part in folders.image_parts(images, root, options)]
 
 
 def test_find_files(root, tmp_path):
@@ -38,12 +38,7 @@ def test_find_files(root, tmp_path):
     (strange / "a.jpg").write_bytes(b"")
     assert len(sources.find_files(str(root))) == 3
     assert sources.find_files(str(strange)) == [strange / "a.jpg"]
-    for pattern in (str(tmp_path / "nothing"), str(tmp_path / "*.tar")):
-        with pytest.raises(UserError, match=r"matches no \.tar and no image"):
-            sources.find_files(pattern)
-    (root / "x.tar").write_bytes(b"")
-    with pytest.raises(UserError, match="both tars"):
-        sources.find_files(str(root))
+    assert sources.find_files(str(tmp_path / "nothing")) == []
 
 
 def test_hidden_files_and_folders_are_left_alone(root):
@@ -74,13 +69,6 @@ def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch):
         sources.find_files(str(root))
 
 
-def test_files_passed_over_are_counted(root, capsys):
-    for name in ("1.heic", "cats/2.HEIC", "README", "a.txt", "a.json", "t.csv", "t.tsv"):
-        (root / name).write_text("")
-    assert len(sources.find_files(str(root))) == 3
-    assert capsys.readouterr().err == f"note: {root}: passed over 1 without suffix, 2 .heic\n"
-
-
 def test_the_folder_a_pattern_starts_from(root):
     assert sources.input_folder(str(root)) == root
     assert sources.input_folder(f"{root}/*/*.webp") == root
@@ -89,10 +77,11 @@ def test_the_folder_a_pattern_starts_from(root):
 
 
 def test_part_names_are_unique():
-    parts = sources.archive_parts([pathlib.Path("r/1/0.tar"), pathlib.Path("r/2/0.tar")])
-    assert [part.name for part in parts] == ["1/0.tar", "2/0.tar"]
-    parts = sources.archive_parts([pathlib.Path("r/1/0.tar"), pathlib.Path("r/2/1.tar")])
-    assert [part.name for part in parts] == ["0", "1"]
+    assert sources.short_names([pathlib.Path("r/1/0.tar"), pathlib.Path("r/2/0.tar")]) == [
+        "1/0.tar",
+        "2/0.tar",
+    ]
+    assert sources.short_names([pathlib.Path("r/1/0.tar"), pathlib.Path("r/2/1.tar")]) == ["0", "1"]
 
 
 def test_fingerprint_follows_content(root):
@@ -119,7 +108,7 @@ def test_fingerprint_follows_captions_beside_the_images(root, suffix):
 
 
 def test_fingerprint_follows_tars_rewritten_at_the_same_size(tmp_path):
-    part = sources.Part("0", archive=tmp_path / "0.tar")
+    part = archives.ArchivePart("0", tmp_path / "0.tar")
     seen = []
     for name in ("0.tar", "0.tar", "0.parquet"):
         (tmp_path / name).write_bytes(b"same size")
@@ -131,9 +120,9 @@ def test_fingerprint_follows_tars_rewritten_at_the_same_size(tmp_path):
 @pytest.mark.parametrize("pattern", ["", "/*.jpg"])
 def test_dangling_links_come_through(root, pattern):
     (root / "z.jpg").symlink_to(root / "nowhere.jpg")
-    images = list_images(sources.find_files(f"{root}{pattern}"), root, None)
-    assert "z.jpg" in {image.path.name for image in images}
-    (part,) = sources.image_parts(images, 10)
+    images = sources.find_files(f"{root}{pattern}")
+    (part,) = folders.image_parts(images, root, sources.Options())
+    assert "z.jpg" in {image.path.name for image in part.images}
     before = part.fingerprint()
     (root / "nowhere.jpg").write_bytes(b"")
     assert part.fingerprint() != before

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tools.data.upstream import count_statuses, lost_rows, to_line
+from tools.data.upstream import LostRow, lost_rows
 
 
 def _write(path, **columns):
@@ -24,13 +24,10 @@ def test_failed_and_missing_rows(tmp_path):
     )
     lost = lost_rows(tmp_path / "00000.tar", {"a"})
     assert lost == [
-        {"key": "b", "status": "failed_to_download", "error": "404"},
-        {"key": "c", "status": "not_in_tar", "error": None},
+        LostRow("b", "failed_to_download", "404"),
+        LostRow("c", "not_in_tar", None),
     ]
-    assert count_statuses([to_line(row) for row in lost]) == {
-        "failed_to_download": 1,
-        "not_in_tar": 1,
-    }
+    assert lost[0].to_line() == '{"key":"b","status":"failed_to_download","error":"404"}\n'
 
 
 def test_no_parquet_is_no_loss(tmp_path, capsys):
