@@ -96,8 +96,13 @@ def test_the_store_is_sound(world):
 
 
 def test_all_objectives_train_on_it_and_the_card_says_whose_labels_they_are(world, tmp_path):
-    sizes = {"model.vocab_size": VOCAB_SIZE, "mesh.data": 2}
-    command = train_command(world, tmp_path / "run", tasks=WHOLE, total_steps=3, **sizes)
+    settings = {
+        "model.vocab_size": VOCAB_SIZE,
+        "mesh.data": 2,
+        "objectives.grounding.least_side": 1.0,
+        "objectives.grounding.texts": "full_vocab",
+    }
+    command = train_command(world, tmp_path / "run", tasks=WHOLE, total_steps=3, **settings)
     command = [part for part in command if not part.startswith("--config.evals")]
     run([*command, "--config.evals={}"], devices=2)
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
