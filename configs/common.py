@@ -246,6 +246,7 @@ def _grounding(c: ConfigDict) -> dict[str, Any]:
             texts="full_vocab",
             max_phrases=1024,
             max_regions=4,
+            least_score=0.0,
             keep_fraction=0.5,
             least_side=8.0,
             most_overlap=0.8,
@@ -269,6 +270,7 @@ def _depth(c: ConfigDict) -> dict[str, Any]:
             kept=0.9,
             gradient_weight=2.0,
             least_spread=1e-3,
+            least_agreement=-1.0,
         )
     )
 

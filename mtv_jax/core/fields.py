@@ -57,6 +57,16 @@ DEPTH = Field(
     codec="png16",
     unit="disparity, large = near, min-max scaled per image",
 )
+DEPTH_AGREEMENT = Field(
+    name="depth_agreement", unit="correlation of the map with that of the mirror image"
+)
 BOXES = Field(name="boxes", shape="r 4", geometry="boxes", pad_to=20, unit="xyxy in [0, 1]")
 PHRASES = Field(name="phrases", shape="r", dtype="str", pad_to=20, encode="vocabulary")
 SCORES = Field(name="scores", shape="r", pad_to=20)
+MENTIONED = Field(
+    name="mentioned",
+    shape="r",
+    dtype="int32",
+    pad_to=20,
+    unit="1 where the caption speaks of the phrase",
+)

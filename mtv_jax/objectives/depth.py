@@ -18,15 +18,16 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mtv_jax.core.config import at_least
-from mtv_jax.core.fields import DEPTH, IMAGE, Field
+from mtv_jax.core.fields import DEPTH, DEPTH_AGREEMENT, IMAGE, Field
 from mtv_jax.core.masking import masked_mean
 from mtv_jax.core.passes import Features, Pass, Plan, Wants
 from mtv_jax.core.selection import median, order_statistic
 from mtv_jax.nn.dpt import DPT
 from mtv_jax.objectives.base import Context, Heads, LossOut, Objective, Outputs
+from mtv_jax.views.batch import Batch
 
 _SCALES = (1, 2, 4, 8)
 _LEAST_SCALE = 1e-6
@@ -46,6 +47,8 @@ class Depth(Objective):
         gradient_weight: of L_gm.
         least_spread: mean absolute deviation, as a share of the label's range, below which a label
             counts as constant.
+        least_agreement: of a label with that of the mirror image, where its expert compared them;
+            -1 takes all, also those that were not compared.
     """
 
     image_view: str = "global_crop"
@@ -55,13 +58,15 @@ class Depth(Objective):
     kept: float = 0.9
     gradient_weight: float = 2.0
     least_spread: float = 1e-3
+    least_agreement: float = at_least(-1.0, -1.0)
 
     @property
     def image_pass(self) -> Pass:
         return Pass(tower="image", view=self.image_view)
 
     def fields(self) -> tuple[Field, ...]:
-        return (IMAGE, DEPTH)
+        doubts = self.least_agreement > -1.0
+        return (IMAGE, DEPTH, DEPTH_AGREEMENT) if doubts else (IMAGE, DEPTH)
 
     def passes(self) -> Plan:
         return {self.image_pass: self.predicts()}
@@ -87,10 +92,17 @@ class Depth(Objective):
             grid=ctx.batch.grid(self.image_view),
             size=label.shape[-1],
         )["disparity"]
-        valid = ctx.batch.valid["image"] & ctx.batch.valid["depth"]
-        spread = deviation(label)
         terms = depth_terms(predicted, label, kept=self.kept)
-        return Outputs(rows={**terms, "valid": valid & (spread >= self.least_spread)})
+        sound = self.trusted(ctx.batch) & (deviation(label) >= self.least_spread)
+        return Outputs(rows={**terms, "valid": sound})
+
+    def trusted(self, batch: Batch) -> Bool[Array, " b"]:
+        """Samples with a label that its expert did not doubt too much."""
+        valid = batch.valid["image"] & batch.valid["depth"]
+        if self.least_agreement > -1.0:
+            agreement = batch.columns["depth_agreement"]
+            valid &= batch.valid["depth_agreement"] & (agreement >= self.least_agreement)
+        return valid
 
     def loss(self, outputs: Outputs, ctx: Context) -> LossOut:
         del ctx

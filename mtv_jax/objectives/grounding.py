@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, Key, Shaped
 
 from mtv_jax.core.config import at_least
-from mtv_jax.core.fields import BOXES, IMAGE, PHRASES, Field
+from mtv_jax.core.fields import BOXES, IMAGE, PHRASES, SCORES, Field
 from mtv_jax.core.masking import masked_mean
 from mtv_jax.core.passes import Pass, Plan, Wants, wanted
 from mtv_jax.dist.collectives import pairwise_rows
@@ -61,6 +61,7 @@ class Grounding(Objective):
             one for every region, equal or not.
         max_phrases: with "unique", how many are encoded; regions of further ones are dropped.
         max_regions: regions drawn per image.
+        least_score: of a region's label; 0 takes all, also those without a score.
         keep_fraction: least share of a box's area that the crop leaves.
         least_side: of a clipped box, in pixels of the view.
         most_overlap: IoU above which two boxes are not both drawn.
@@ -78,6 +79,7 @@ class Grounding(Objective):
     texts: Texts = "full_vocab"
     max_phrases: int = at_least(1, 1024)
     max_regions: int = at_least(1, 4)
+    least_score: float = at_least(0.0, 0.0)
     keep_fraction: float = 0.5
     least_side: float = 8.0
     most_overlap: float = 0.8
@@ -98,7 +100,7 @@ class Grounding(Objective):
         return Pass(tower="text", view=self.text_view)
 
     def fields(self) -> tuple[Field, ...]:
-        return (IMAGE, BOXES, PHRASES)
+        return (IMAGE, BOXES, PHRASES, SCORES) if self.least_score else (IMAGE, BOXES, PHRASES)
 
     def passes(self) -> Plan:
         return {self.image_pass: Wants(last_raw=True), self.text_pass: Wants(pooled=True)}
@@ -134,6 +136,9 @@ class Grounding(Objective):
         kept = keep_boxes(boxes, min_fraction=self.keep_fraction, min_side=side)
         phrase = jnp.where(batch.valid["phrases"][:, None], batch.columns["phrases"], -1)
         kept &= present[:, None] & (phrase >= 0)
+        if self.least_score:
+            good = batch.columns["scores"] >= self.least_score
+            kept &= good & batch.valid["scores"][:, None]
         clipped = jnp.clip(boxes, 0.0, 1.0)
         draw = jax.vmap(self._draw, in_axes=(0, 0, 0, 0))
         chosen, valid = draw(keys, clipped, phrase, kept)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The depth loss: invariances, edge cases, and a plain formula."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtv_jax.core.fields import DEPTH_AGREEMENT
 from mtv_jax.objectives.depth import Depth, depth_terms, deviation, normalized
 
 
@@ -83,3 +86,18 @@ def test_the_gradient_pulls_towards_the_label():
     for _ in range(300):
         x = step(x)
     assert float(_loss(x, label)) < 0.3 * float(_loss(start, label))
+
+
+@pytest.mark.parametrize(("least", "taken"), [(-1.0, [1, 1, 1, 0]), (0.5, [1, 0, 0, 0])])
+def test_labels_that_their_expert_doubts(least, taken):
+    """The second agrees too little, the third was not compared, the fourth has no map."""
+    objective = Depth(name="depth", least_agreement=least)
+    assert (DEPTH_AGREEMENT in objective.fields()) == (least > -1)
+    valid = {
+        "image": np.ones(4, bool),
+        "depth": np.asarray([True, True, True, False]),
+        "depth_agreement": np.asarray([True, True, False, True]),
+    }
+    agreement = {"depth_agreement": jnp.asarray([0.5, 0.49, jnp.nan, 0.9])}
+    batch = types.SimpleNamespace(valid=valid, columns=agreement)
+    np.testing.assert_array_equal(objective.trusted(batch), np.asarray(taken, bool))

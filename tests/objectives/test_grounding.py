@@ -2,6 +2,7 @@
 """Tests of mtv_jax.objectives.grounding: which regions, against which phrases, at what loss."""
 
 import copy
+import dataclasses
 import math
 
 import chex
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from mtv_jax.core import rng
-from mtv_jax.core.fields import BOXES, IMAGE, PHRASES
+from mtv_jax.core.fields import BOXES, IMAGE, PHRASES, SCORES
 from mtv_jax.core.passes import Features, ImageView
 from mtv_jax.dist.mesh import MeshConfig, make_mesh, put_batch
 from mtv_jax.nn.contrast import blind_loss, normalize
@@ -191,6 +192,24 @@ def test_unknown_phrases_and_padding_are_no_regions():
     regions = _regions([_box(0.1, 0.1), _box(0.6, 0.6)], [-1, 3])
     np.testing.assert_array_equal(regions["valid"], [[True, False, False, False]] * 64)
     assert (regions["phrase"][:, 0] == 3).all()
+
+
+def test_regions_of_a_low_score_are_not_drawn():
+    """Those of a sample without scores neither; by default scores are not read."""
+    boxes, phrases = [_box(0.1, 0.1), _box(0.6, 0.6)], [2, 3]
+    raw = _raw(boxes, phrases)
+    scores = np.zeros((64, 20), np.float32)
+    scores[:, :2] = 0.2, 0.35
+    raw["scores"] = jnp.asarray(scores).at[0].set(jnp.nan)
+    raw["valid"]["scores"] = jnp.arange(64) > 0
+    spec = dataclasses.replace(WHOLE, fields=(*WHOLE.fields, SCORES))
+    regions = _regions(boxes, phrases, spec=spec, raw=raw, least_score=0.3)
+    assert not regions["valid"][0].any()
+    np.testing.assert_array_equal(regions["valid"][1:], [[True, False, False, False]] * 63)
+    assert (regions["phrase"][1:, 0] == 3).all()
+    assert _regions(boxes, phrases)["valid"].sum(axis=1).tolist() == [2] * 64
+    assert SCORES in Grounding(name="g", least_score=0.3).fields()
+    assert SCORES not in Grounding(name="g").fields()
 
 
 def test_overflow_drops_the_rarest_phrases_and_is_counted():

@@ -15,15 +15,7 @@ from jaxtyping import Bool, Float
 
 from input_pipeline.tokenizer import canonicalize
 from mtv_jax.core.config import at_least
-from mtv_jax.core.fields import BOXES, Field
 
-MENTIONED = Field(
-    name="mentioned",
-    shape="r",
-    dtype="int32",
-    pad_to=BOXES.pad_to,
-    unit="1 where the caption speaks of the phrase",
-)
 _PLURALS = ("es", "s")
 
 

@@ -22,11 +22,10 @@ from input_pipeline import decode
 from input_pipeline.example import Value
 from mtv_jax.core.config import at_least
 from mtv_jax.core.errors import UserError
-from mtv_jax.core.fields import DEPTH, Field
+from mtv_jax.core.fields import DEPTH, DEPTH_AGREEMENT, Field
 from tools.label.base import Expert, Labeller, Licence, Outcome, Sample
 from tools.label.experts import hub
 
-AGREEMENT = Field(name="depth_agreement", unit="correlation with the map of the mirror image")
 _SIZES = {"small": "Small", "base": "Base", "large": "Large"}
 _PATCH = 14
 _COMPRESSION = 6  # of PNG: 14 % fewer bytes than OpenCV's own choice, in eight times the time
@@ -75,7 +74,7 @@ class DepthAnythingV2(Expert):
             raise UserError(f"experts.{self.name}.bits is at most 16")
 
     def emits(self) -> tuple[Field, ...]:
-        return (DEPTH, AGREEMENT) if self.mirror_side else (DEPTH,)
+        return (DEPTH, DEPTH_AGREEMENT) if self.mirror_side else (DEPTH,)
 
     def load(self, device: str) -> "_Depth":
         return _Depth(self, device)
@@ -170,7 +169,7 @@ class _Depth(Labeller):
             DEPTH.name: encoded((values - low) / (high - low), self._settings.bits)
         }
         if agreement is not None:
-            labels[AGREEMENT.name] = np.asarray([agreement], np.float32)
+            labels[DEPTH_AGREEMENT.name] = np.asarray([agreement], np.float32)
         return Outcome(labels=labels)
 
     def _fault(self, values: Float32[np.ndarray, "h w"]) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from mtv_jax.core.config import at_least
-from mtv_jax.core.fields import BOXES, CAPTION, PHRASES, SCORES, Field
+from mtv_jax.core.fields import BOXES, CAPTION, MENTIONED, PHRASES, SCORES, Field
 from tools.data.depth_values import Rejected
 from tools.label.base import Expert, Labeller, Licence, Outcome, Sample
-from tools.label.boxes import MENTIONED, BoxLimits, Detections, keep, mentions
+from tools.label.boxes import BoxLimits, Detections, keep, mentions
 from tools.label.experts import hub
 from tools.label.tagging import merged_tags, tag_columns
 
