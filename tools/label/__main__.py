@@ -25,7 +25,7 @@ _EXPERTS = flags.DEFINE_list("experts", None, "Experts, in this order.", require
 _DEVICE = flags.DEFINE_string("device", "", "Of PyTorch; by default cuda where there is one.")
 _ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "One process, or Ray's actors.")
 _WORKERS = flags.DEFINE_integer("workers", 1, "Actors of --engine ray.", lower_bound=1)
-_THREADS = flags.DEFINE_integer("threads", 4, "That read and prepare images.", lower_bound=1)
+_THREADS = flags.DEFINE_integer("threads", 0, "That read and prepare images; 0: one a core.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     config = cli.config_values(_CONFIG)
     assert config is not None
     from input_pipeline.licences import terms
+    from tools.data import parallel
     from tools.label.driver import Job
     from tools.label.run import label_store
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
             path=pathlib.Path(_STORE.value),
             expert=expert,
             device=_DEVICE.value,
-            threads=_THREADS.value,
+            threads=_THREADS.value or parallel.available_cores(),
         )
         print(label_store(job, engine), flush=True)
     print("labels of this store:")

@@ -14,7 +14,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from tools.label.funnel import Funnel
 _JOB = "job.json"
 _COMPLETE = "complete"  # a file that says so
 _UNREADABLE = "the image cannot be read"
+_IN_FLIGHT = 2  # batches
 _MOST_WAITING = 256  # rows whose batches are not full; at 4 MB each
 _BLACK = np.zeros((1, 1, 3), np.uint8)
 
@@ -128,18 +129,48 @@ def _outcomes(
 ) -> Iterator[tuple[_Row, Outcome]]:
     """Every row with its outcome, in the order they are finished."""
     finishing: collections.deque[tuple[_Row, Future[Outcome]]] = collections.deque()
-    for batch in _batches(job, labeller, opened, shard, pool):
-        if isinstance(batch[0].prepared, Outcome):
-            yield from ((row, row.prepared) for row in batch)
-            continue
-        results = labeller.infer([row.prepared for row in batch])
+    for batch, results in _inferred(job, labeller, _batches(job, labeller, opened, shard, pool)):
         for row, result in zip(batch, results, strict=True):
-            finishing.append((row, pool.submit(labeller.finish, row.prepared, result)))
+            if isinstance(result, Outcome):
+                yield row, result
+            else:
+                finishing.append((row, pool.submit(labeller.finish, row.prepared, result)))
         while len(finishing) > 2 * job.expert.batch_size:
             row, outcome = finishing.popleft()
             yield row, outcome.result()
     for row, outcome in finishing:
         yield row, outcome.result()
+
+
+def _inferred(
+    job: Job, labeller: Labeller, batches: Iterator[list[_Row]]
+) -> Iterator[tuple[list[_Row], Sequence[Any]]]:
+    """Batches with their results; while the device works on one, the next is copied to it."""
+    at_work: collections.deque[tuple[list[_Row], Future[Sequence[Any]]]] = collections.deque()
+
+    def infer(batch: list[_Row]) -> Sequence[Any]:
+        try:
+            return labeller.infer([row.prepared for row in batch])
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not be here
+                raise
+            name, size = job.expert.name, job.expert.batch_size
+            raise UserError(
+                f"{name}: the device has too little memory for batch_size {size}: give "
+                f"--config.experts.{name}.batch_size={max(size // 2, 1)}; what is done is kept"
+            ) from error
+
+    with ThreadPoolExecutor(_IN_FLIGHT) as device:
+        for batch in batches:
+            if isinstance(batch[0].prepared, Outcome):
+                yield batch, [row.prepared for row in batch]
+                continue
+            at_work.append((batch, device.submit(infer, batch)))
+            if len(at_work) == _IN_FLIGHT:
+                batch, results = at_work.popleft()
+                yield batch, results.result()
+        for batch, results in at_work:
+            yield batch, results.result()
 
 
 def _batches(

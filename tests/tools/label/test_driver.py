@@ -190,6 +190,20 @@ def test_shards_of_another_base_are_refused(path):
     assert (path / ".means_v1").is_dir() and not (path / "means_v1.json").exists()
 
 
+def test_too_little_memory_is_one_line(path, monkeypatch):
+    full = type("OutOfMemoryError", (RuntimeError,), {})
+
+    def infer(self, prepared):
+        raise full("CUDA out of memory")
+
+    monkeypatch.setattr(Meaner, "infer", infer)
+    with pytest.raises(UserError, match=r"too little memory for batch_size 3: give .*size=1; "):
+        label_store(job(path))
+    monkeypatch.setattr(Meaner, "infer", lambda self, prepared: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        label_store(job(path))
+
+
 def test_a_column_that_nothing_holds(path):
     expert = type("Asking", (Means,), {"reads": lambda self, columns: ("tags",)})(name="asking")
     with pytest.raises(UserError, match=r"asking reads the column 'tags', which .* does not have"):
