@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which reading of labels fits their pictures best, over all rows of a sample.
+
+For every mistake of `label_readings` the labels are read as if it had been made, and the evidence
+of each row is compared with that of the labels as they are. A mistake is found where its reading
+fits better by more than `_LEAST_Z` standard errors, and fits at all by as much.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tools.data import label_evidence as evidence
+from tools.data.label_readings import HABITS, MISTAKES, PADDED, STILL, Reading
+from tools.data.label_sample import Column, Labels, Sample
+
+LEAST_ROWS = 100
+LEAST_Z = 5.0
+_SQUARE = 1.02  # up to this aspect
+_SHAPES = {"tall": -1, "wide": 1}
+_REACH = 0.9  # of where padding begins
+_LEAST_REACHING = 20
+_BEYOND = 1.005
+
+
+class Fault(NamedTuple):
+    """A mistake that was found: its kind, and where with the numbers and a remedy."""
+
+    kind: str
+    where: str
+
+
+class Pictures:
+    """The pictures of a sample as evidence needs them; `shape` is -1 tall, 0 square, 1 wide."""
+
+    def __init__(self, sample: Sample):
+        self.rows = np.array(sample.rows)
+        self.sizes = np.array(sample.sizes, np.float64)
+        aspects = self.sizes[:, 1] / self.sizes[:, 0]
+        self.shapes = (aspects > _SQUARE).astype(int) - (aspects < 1 / _SQUARE)
+        self.edges = evidence.peculiar(np.stack(sample.edges), self.shapes)
+
+    @functools.cached_property
+    def sums(self) -> np.ndarray:
+        """Their integrals."""
+        return evidence.integrals(self.edges)
+
+    def beside(self, indices: np.ndarray, distance: int) -> np.ndarray:
+        """Indices of the pictures `distance` rows on; -1 where it is not in the sample."""
+        wanted = self.rows[indices] + distance
+        at = np.minimum(np.searchsorted(self.rows, wanted), len(self.rows) - 1)
+        return np.where(self.rows[at] == wanted, at, -1)
+
+
+def standard_errors(values: np.ndarray) -> float:
+    """How many standard errors the mean of values lies from 0."""
+    error = values.std() / np.sqrt(len(values)) if len(values) else 0.0
+    return float(values.mean() / error) if error > 0 else 0.0
+
+
+def find_fault(column: Column, labels: Labels, pictures: Pictures) -> Fault | None:
+    """The mistake that explains the labels of a column best, if any does."""
+    is_box = column.field.geometry == "boxes"
+    readings = [reading for reading in MISTAKES if is_box or reading.moves]
+    still = _evidence(labels, pictures, STILL)
+    habits = [_evidence(labels, pictures, reading) for reading in HABITS if is_box]
+    read = [_evidence(labels, pictures, reading) for reading in readings]
+    shapes = {"": np.ones(len(pictures.rows), bool)}
+    shapes |= {name: pictures.shapes == shape for name, shape in _SHAPES.items()}
+    for shape, chosen in shapes.items():
+        bar = max([still, *habits], key=lambda values: np.nanmean(np.where(chosen, values, 0)))
+        found = [_compare(values, bar, still, chosen) for values in read]
+        best = max(range(len(found)), key=lambda index: found[index].gain)
+        if found[best].gain > 0:
+            return _describe(column, readings[best], found[best], shape)
+    return _padding_by_reach(column, labels, pictures) if is_box else None
+
+
+def fit(labels: Labels, pictures: Pictures) -> float:
+    """Standard errors by which labels fit their pictures as they are."""
+    values = _evidence(labels, pictures, STILL)
+    return standard_errors(values[np.isfinite(values)])
+
+
+class _Comparison(NamedTuple):
+    """A reading against the labels as they are; `gain` is 0 where it is not surely better."""
+
+    gain: float = 0.0
+    z: float = 0.0
+    rows: int = 0
+    as_is: float = 0.0
+    as_read: float = 0.0
+
+
+def _compare(
+    values: np.ndarray, bar: np.ndarray, still: np.ndarray, chosen: np.ndarray
+) -> _Comparison:
+    rows = np.flatnonzero(chosen & np.isfinite(values) & np.isfinite(bar) & (values != still))
+    gains = values[rows] - bar[rows]
+    z = standard_errors(gains)
+    if len(rows) < LEAST_ROWS or min(z, standard_errors(values[rows])) <= LEAST_Z:
+        return _Comparison()
+    return _Comparison(
+        float(gains.sum() / chosen.sum()), z, len(rows), still[rows].mean(), values[rows].mean()
+    )
+
+
+def _describe(column: Column, reading: Reading, found: _Comparison, shape: str) -> Fault:
+    images = f" {shape} images" if shape else " rows"
+    return Fault(
+        f"{column.kind} {reading.mistake}",
+        f"{column}: they fit the pictures by {found.as_is:+.3f} as they are, by "
+        f"{found.as_read:+.3f} if {reading.mistake}{reading.amount} "
+        f"(z = {found.z:.1f} over {found.rows:,}{images}): {reading.remedy}",
+    )
+
+
+def _evidence(labels: Labels, pictures: Pictures, reading: Reading) -> np.ndarray:
+    """By picture [n], mean over its labels; NaN where there are none."""
+    owners = np.array(labels.rows)
+    seen = pictures.beside(owners, reading.neighbour) if reading.neighbour else owners
+    there = np.flatnonzero(seen >= 0)
+    owners, seen = owners[there], seen[there]
+    sizes = pictures.sizes[owners]
+    if labels.maps:
+        rasters = [labels.values[index] for index in there]
+        found = _raster_evidence(pictures, rasters, seen, reading, sizes)
+    else:
+        boxes = np.stack(labels.values).astype(np.float64)[there]
+        moved = reading.boxes(boxes) if reading.boxes else boxes
+        if reading.moves:
+            moved = evidence.moved(moved, reading.moves(sizes))
+        found = evidence.box_evidence(pictures.sums, seen, moved)
+    return mean_by_row(found, owners, len(pictures.rows))
+
+
+def _raster_evidence(
+    pictures: Pictures,
+    rasters: Sequence[np.ndarray],
+    seen: np.ndarray,
+    reading: Reading,
+    sizes: np.ndarray,
+) -> np.ndarray:
+    assert reading.moves is not None
+    moves = reading.moves(sizes)
+    return np.array(
+        [
+            evidence.raster_evidence(pictures.edges[row], raster.astype(np.float32), move)
+            for row, raster, move in zip(seen, rasters, moves, strict=True)
+        ]
+    )
+
+
+def mean_by_row(values: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """[num_rows]; NaN for rows without values."""
+    counts = np.bincount(rows, minlength=num_rows)
+    sums = np.bincount(rows, values, minlength=num_rows)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _padding_by_reach(column: Column, labels: Labels, pictures: Pictures) -> Fault | None:
+    """Boxes that come up to where the padding of their images begins, and never cross."""
+    owners, boxes = np.array(labels.rows), np.stack(labels.values)
+    long, short = pictures.sizes[owners].max(1), pictures.sizes[owners].min(1)
+    shapes = pictures.shapes[owners]
+    reach = np.where(shapes > 0, boxes[:, 3], boxes[:, 2])[shapes != 0]
+    reach = reach * (long / short)[shapes != 0]
+    reaching = int((reach >= _REACH).sum())
+    if reaching < _LEAST_REACHING or (reach > _BEYOND).any():
+        return None
+    return Fault(
+        f"{column.kind} {PADDED.mistake}",
+        f"{column}: of {len(reach):,} boxes in images that are not square {reaching:,} end shortly "
+        f"before the place where padding to a square begins, and none beyond: {PADDED.remedy}",
+    )
