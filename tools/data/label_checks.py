@@ -6,10 +6,10 @@ lost resolution) and the texts of regions. Labels that say nothing about the pic
 """
 
 import collections
+import dataclasses
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -36,11 +36,12 @@ _WRONG_SIDE = -0.3  # standard deviations of a raster
 _FULL = 65535
 
 
-class Report(NamedTuple):
+@dataclasses.dataclass
+class Report:
     """What the labels of a store showed, and what its rows could not decide."""
 
-    faults: list[Fault]
-    undecided: list[str]
+    faults: list[Fault] = dataclasses.field(default_factory=list)
+    undecided: list[str] = dataclasses.field(default_factory=list)
 
 
 def check(path: pathlib.Path, rows: int, workers: int) -> Report:
@@ -50,23 +51,23 @@ def check(path: pathlib.Path, rows: int, workers: int) -> Report:
 
 def check_sample(sample: Sample) -> Report:
     """Checks all columns of a sample."""
-    report = Report([], [])
+    report = Report()
     if not sample.rows:
         return report
     pictures = Pictures(sample)
     sound: dict[Column, Labels] = {}
     for column, labels in sample.labels.items():
         rows = len(set(labels.rows))
-        if rows < LEAST_ROWS:
-            report.undecided.append(f"{column}: {rows} of {len(sample.rows)} rows have any")
-        elif column.field.dtype == "str":
+        if column.field.dtype == "str":
             report.faults.extend(_check_phrases(column, labels))
+        elif rows < LEAST_ROWS:
+            report.undecided.append(f"{column}, {rows} labelled rows (want {LEAST_ROWS})")
         elif fault := find_fault(column, labels, pictures):
             report.faults.append(fault)
         else:
             sound[column] = labels
     if not pictures.shapes.any() and any(column.kind == "boxes" for column in sound):
-        report.undecided.append("padding of boxes: all images are square")
+        report.undecided.append("padding of boxes, all images are square")
     boxes = [labels for column, labels in sound.items() if column.kind == "boxes"]
     for column, labels in sound.items():
         if column.kind == "boxes":
@@ -78,7 +79,7 @@ def check_sample(sample: Sample) -> Report:
 
 def _check_phrases(column: Column, labels: Labels) -> Iterator[Fault]:
     with_prompt = [text for text in labels.texts if _PROMPT.match(text)]
-    if len(with_prompt) > _MANY * len(labels.texts):
+    if len(labels.texts) >= LEAST_ROWS and len(with_prompt) > _MANY * len(labels.texts):
         yield Fault(
             f"{column.kind} with a prompt",
             f"{column}: {len(with_prompt):,} of {len(labels.texts):,}, such as {with_prompt[0]!r}: "

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-SIDE = 96  # of the canvas, in pixels
+SIDE = 64  # of the canvas, in pixels
 _STRIP = 0.06  # of the canvas: how far inside and outside of a box its texture is compared
 _BORDER = 0.01  # a side this near to the picture's has no outside
 _EPSILON = 1e-3

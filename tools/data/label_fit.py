@@ -7,7 +7,6 @@ fits better by more than `_LEAST_Z` standard errors, and fits at all by as much.
 """
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,9 +63,10 @@ def find_fault(column: Column, labels: Labels, pictures: Pictures) -> Fault | No
     """The mistake that explains the labels of a column best, if any does."""
     is_box = column.field.geometry == "boxes"
     readings = [reading for reading in MISTAKES if is_box or reading.moves]
-    still = _evidence(labels, pictures, STILL)
-    habits = [_evidence(labels, pictures, reading) for reading in HABITS if is_box]
-    read = [_evidence(labels, pictures, reading) for reading in readings]
+    score = functools.partial(_evidence, _Labels.of(labels), pictures)
+    still = score(STILL)
+    habits = [score(reading) for reading in HABITS if is_box]
+    read = [score(reading) for reading in readings]
     shapes = {"": np.ones(len(pictures.rows), bool)}
     shapes |= {name: pictures.shapes == shape for name, shape in _SHAPES.items()}
     for shape, chosen in shapes.items():
@@ -80,7 +80,7 @@ def find_fault(column: Column, labels: Labels, pictures: Pictures) -> Fault | No
 
 def fit(labels: Labels, pictures: Pictures) -> float:
     """Standard errors by which labels fit their pictures as they are."""
-    values = _evidence(labels, pictures, STILL)
+    values = _evidence(_Labels.of(labels), pictures, STILL)
     return standard_errors(values[np.isfinite(values)])
 
 
@@ -117,40 +117,37 @@ def _describe(column: Column, reading: Reading, found: _Comparison, shape: str) 
     )
 
 
-def _evidence(labels: Labels, pictures: Pictures, reading: Reading) -> np.ndarray:
+class _Labels(NamedTuple):
+    """Boxes [k, 4] or edges of rasters [k, side, side], and whose they are [k]."""
+
+    values: np.ndarray
+    owners: np.ndarray
+
+    @classmethod
+    def of(cls, labels: Labels) -> "_Labels":
+        return cls(np.stack(labels.values).astype(np.float32), np.array(labels.rows))
+
+
+def _evidence(labels: _Labels, pictures: Pictures, reading: Reading) -> np.ndarray:
     """By picture [n], mean over its labels; NaN where there are none."""
-    owners = np.array(labels.rows)
-    seen = pictures.beside(owners, reading.neighbour) if reading.neighbour else owners
-    there = np.flatnonzero(seen >= 0)
-    owners, seen = owners[there], seen[there]
-    sizes = pictures.sizes[owners]
-    if labels.maps:
-        rasters = [labels.values[index] for index in there]
-        found = _raster_evidence(pictures, rasters, seen, reading, sizes)
+    values, owners = labels
+    seen = owners
+    if reading.neighbour:
+        seen = pictures.beside(owners, reading.neighbour)
+        there = seen >= 0
+        values, owners, seen = values[there], owners[there], seen[there]
+    moves = reading.moves(pictures.sizes[owners]) if reading.moves else None
+    if values.ndim == 2:
+        boxes = reading.boxes(values) if reading.boxes else values
+        boxes = boxes if moves is None else evidence.moved(boxes, moves)
+        found = evidence.box_evidence(pictures.sums, seen, boxes)
     else:
-        boxes = np.stack(labels.values).astype(np.float64)[there]
-        moved = reading.boxes(boxes) if reading.boxes else boxes
-        if reading.moves:
-            moved = evidence.moved(moved, reading.moves(sizes))
-        found = evidence.box_evidence(pictures.sums, seen, moved)
+        assert moves is not None, "a reading of boxes alone"
+        found = np.zeros(len(values))
+        for label, row in enumerate(seen):
+            picture, raster = pictures.edges[row], values[label]
+            found[label] = evidence.raster_evidence(picture, raster, moves[label])
     return mean_by_row(found, owners, len(pictures.rows))
-
-
-def _raster_evidence(
-    pictures: Pictures,
-    rasters: Sequence[np.ndarray],
-    seen: np.ndarray,
-    reading: Reading,
-    sizes: np.ndarray,
-) -> np.ndarray:
-    assert reading.moves is not None
-    moves = reading.moves(sizes)
-    return np.array(
-        [
-            evidence.raster_evidence(pictures.edges[row], raster.astype(np.float32), move)
-            for row, raster, move in zip(seen, rasters, moves, strict=True)
-        ]
-    )
 
 
 def mean_by_row(values: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarray:

@@ -4,7 +4,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -129,12 +129,12 @@ def _read_rows(path: pathlib.Path, rows: Sequence[int]) -> Sample:
         at = base.locate(row)
         try:
             encoded = base.read(at.shard, at.row, [IMAGE.name])[IMAGE.name][0]
-            image = decode.decode_image(bytes(encoded))
+            image = decode.decode_image(bytes(encoded), min_side=label_evidence.SIDE)
         except (decode.DecodeError, tfrecord.RecordError, OSError, LookupError):
             continue  # counted where every record is read
         for column, opened in columns:
-            for values in _values(opened, at, column.field):
-                _add(sample.labels[column], column.field, values, len(sample.rows))
+            values = _values(opened, at, column.field)
+            _add(sample.labels[column], column.field, values, len(sample.rows))
         sample.rows.append(row)
         sample.sizes.append((image.shape[0], image.shape[1]))
         sample.edges.append(label_evidence.edges_of_image(image).astype(np.float16))
@@ -146,13 +146,12 @@ def _is_checked(field: Field) -> bool:
     return raster or field.geometry == "boxes" or field.encode == "vocabulary"
 
 
-def _values(opened: store.Store, at: store.Location, field: Field) -> Iterator[example.Column]:
+def _values(opened: store.Store, at: store.Location, field: Field) -> example.Column:
+    """What a row holds in a column; nothing where it cannot be read, which is counted elsewhere."""
     try:
-        columns: Mapping[str, example.Column] = opened.read(at.shard, at.row, [field.name])
+        return opened.read(at.shard, at.row, [field.name]).get(field.name, [])
     except (tfrecord.RecordError, OSError, LookupError):
-        return
-    if len(values := columns.get(field.name, ())):
-        yield values
+        return []
 
 
 def _add(labels: Labels, field: Field, values: example.Column, row: int) -> None:
@@ -164,7 +163,7 @@ def _add(labels: Labels, field: Field, values: example.Column, row: int) -> None
         texts = [text.decode(errors="replace") for text in values if isinstance(text, bytes)]
         labels.texts += texts
         labels.rows += [row] * len(texts)
-    elif isinstance(values, list):
+    elif isinstance(values, list) and values:
         try:
             raster = decode.decode_png16(values[0])
         except decode.DecodeError:
