@@ -12,16 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tools.data import label_evidence as evidence
-from tools.data.label_readings import HABITS, MISTAKES, PADDED, STILL, Reading
+from tools.data.label_readings import HABITS, MISTAKES, STILL, Reading
 from tools.data.label_sample import Column, Labels, Sample
 
 LEAST_ROWS = 100
 LEAST_Z = 5.0
 _SQUARE = 1.02  # up to this aspect
 _SHAPES = {"tall": -1, "wide": 1}
-_REACH = 0.9  # of where padding begins
-_LEAST_REACHING = 20
-_BEYOND = 1.005
 
 
 class Fault(NamedTuple):
@@ -75,7 +72,7 @@ def find_fault(column: Column, labels: Labels, pictures: Pictures) -> Fault | No
         best = max(range(len(found)), key=lambda index: found[index].gain)
         if found[best].gain > 0:
             return _describe(column, readings[best], found[best], shape)
-    return _padding_by_reach(column, labels, pictures) if is_box else None
+    return None
 
 
 def fit(labels: Labels, pictures: Pictures) -> float:
@@ -155,20 +152,3 @@ def mean_by_row(values: np.ndarray, rows: np.ndarray, num_rows: int) -> np.ndarr
     counts = np.bincount(rows, minlength=num_rows)
     sums = np.bincount(rows, values, minlength=num_rows)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
-def _padding_by_reach(column: Column, labels: Labels, pictures: Pictures) -> Fault | None:
-    """Boxes that come up to where the padding of their images begins, and never cross."""
-    owners, boxes = np.array(labels.rows), np.stack(labels.values)
-    long, short = pictures.sizes[owners].max(1), pictures.sizes[owners].min(1)
-    shapes = pictures.shapes[owners]
-    reach = np.where(shapes > 0, boxes[:, 3], boxes[:, 2])[shapes != 0]
-    reach = reach * (long / short)[shapes != 0]
-    reaching = int((reach >= _REACH).sum())
-    if reaching < _LEAST_REACHING or (reach > _BEYOND).any():
-        return None
-    return Fault(
-        f"{column.kind} {PADDED.mistake}",
-        f"{column}: of {len(reach):,} boxes in images that are not square {reaching:,} end shortly "
-        f"before the place where padding to a square begins, and none beyond: {PADDED.remedy}",
-    )

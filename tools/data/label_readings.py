@@ -89,6 +89,7 @@ _SWAP = "write x before y: x1, y1, x2, y2"
 _CORNERS = "write corners: x, y, x + width, y + height"
 _CENTRE = "write corners: the centre less, and plus, half the size"
 _CROPPED = "the image was cropped to a square when it was labelled: label the whole of it"
+_PADDED = "multiply them by max(height, width) / height and / width"
 _TWICE = "a correction for padding was applied to labels that need none, or twice: leave it out"
 _DRIFT = "compare the size, crop and padding of the images that were labelled with the store's"
 _ROWS = "keys and labels were joined with an offset: label the store again, or join by key"
@@ -98,12 +99,6 @@ STILL = Reading(moves=_fixed((1, 0, 0), (0, 1, 0)))
 # What a sound detector may do too: a mistake must fit better than these.
 HABITS = tuple(Reading(boxes=_resized(factor)) for factor in (0.8, 0.9, 1.1, 1.25))
 
-PADDED = Reading(
-    "as shares of the padded square",
-    "multiply them by max(height, width) / height and / width",
-    _axes(_padded),
-)
-
 MISTAKES = (
     Reading("turned by 180 degrees", _EXIF, _fixed((-1, 0, 1), (0, -1, 1))),
     Reading("turned by a quarter", _EXIF, _fixed((0, 1, 0), (-1, 0, 1))),
@@ -111,7 +106,7 @@ MISTAKES = (
     Reading("mirrored", _MIRROR, _fixed((-1, 0, 1), (0, 1, 0))),
     Reading("upside down", _BELOW, _fixed((1, 0, 0), (0, -1, 1))),
     Reading("with x and y swapped", _SWAP, _fixed((0, 1, 0), (1, 0, 0))),
-    PADDED,
+    Reading("as shares of the padded square", _PADDED, _axes(_padded)),
     Reading("corrected for padding once too often", _TWICE, _axes(_padded_twice)),
     Reading("as shares of the square in the middle", _CROPPED, _axes(_cropped)),
     *(
