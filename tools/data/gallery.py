@@ -130,7 +130,8 @@ def _box(region: Region, sidecar: str, size: tuple[int, int], look: str) -> str:
     text = escape(_with_score(region))
     return (
         f'<g class="box"><title>{escape(sidecar)}: {text}</title>'
-        f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" {look}/>'
+        f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
+        f'height="{bottom - top:.1f}" {look}/>'
         f'<text x="{left + 3:.1f}" y="{top + 12:.1f}">{text}</text></g>'
     )
 

@@ -3,7 +3,7 @@
 
 For every mistake of `label_readings` the labels are read as if it had been made, and the evidence
 of each row is compared with that of the labels as they are. A mistake is found where its reading
-fits better by more than `_LEAST_Z` standard errors, and fits at all by as much.
+fits better by more than `LEAST_Z` standard errors and by a quarter, and fits at all by as many.
 """
 
 import functools
@@ -17,6 +17,7 @@ from tools.data.label_sample import Column, Labels, Sample
 
 LEAST_ROWS = 100
 LEAST_Z = 5.0
+_LEAST_RATIO = 1.25  # networks shift what they see a little, untrained ones more than others
 _SQUARE = 1.02  # up to this aspect
 _SHAPES = {"tall": -1, "wide": 1}
 
@@ -95,9 +96,12 @@ def _compare(
     values: np.ndarray, bar: np.ndarray, still: np.ndarray, chosen: np.ndarray
 ) -> _Comparison:
     rows = np.flatnonzero(chosen & np.isfinite(values) & np.isfinite(bar) & (values != still))
+    if len(rows) < LEAST_ROWS:
+        return _Comparison()
     gains = values[rows] - bar[rows]
     z = standard_errors(gains)
-    if len(rows) < LEAST_ROWS or min(z, standard_errors(values[rows])) <= LEAST_Z:
+    sure = min(z, standard_errors(values[rows])) > LEAST_Z
+    if not sure or values[rows].mean() < _LEAST_RATIO * bar[rows].mean():
         return _Comparison()
     return _Comparison(
         float(gains.sum() / chosen.sum()), z, len(rows), still[rows].mean(), values[rows].mean()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import store
-from input_pipeline.decode import decode_png16, encode_png16
+from input_pipeline.decode import decode_image, decode_png16, encode_png16
 from tools.data import label_checks, verify
 from tools.scenes.labels import FIELDS
 from tools.scenes.writer import Settings, write_stores
@@ -252,6 +252,21 @@ def test_depth_that_knows_nothing_passes(planted, slope):
         return (noise - noise.min()) / (noise.max() - noise.min()) * 65535
 
     assert _kinds(planted(DEPTH, _depth(change))) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_depth_of_an_untrained_network_passes(planted, seed):
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(8, 5, 5)), rng.normal(size=(8, 9, 9))
+
+    def change(row, base):
+        gray = cv2.resize(decode_image(base["image"][0])[:, :, 1] / 127 - 1, (64, 64))
+        hidden = [np.maximum(cv2.filter2D(gray, -1, kernel), 0) for kernel in first]
+        found = sum(map(lambda h, kernel: cv2.filter2D(h, -1, kernel), hidden, second))
+        codes = cv2.normalize(found, None, 0, 65535, cv2.NORM_MINMAX)
+        return {**row, "depth": encode_png16(np.round(codes).astype(np.uint16))}
+
+    assert _kinds(planted(DEPTH, change)) == []
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.15])
