@@ -156,7 +156,7 @@ def _values(opened: store.Store, at: store.Location, field: Field) -> example.Co
 
 def _add(labels: Labels, field: Field, values: example.Column, row: int) -> None:
     if field.geometry == "boxes":
-        if isinstance(values, np.ndarray) and values.size % 4 == 0:
+        if isinstance(values, np.ndarray) and values.size % 4 == 0 and np.isfinite(values).all():
             labels.values += list(values.reshape(-1, 4))
             labels.rows += [row] * (values.size // 4)
     elif field.dtype == "str":

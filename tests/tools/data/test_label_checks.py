@@ -291,6 +291,16 @@ def test_few_labels_are_not_judged(scenes, planted, capsys):
     )
 
 
+@pytest.mark.parametrize("boxes", [[np.nan] * 4, [0.5] * 3, [b"box"], [3.0, 3.0, 9.0, 9.0]])
+def test_broken_boxes_are_left_to_the_contract(planted, capsys, boxes):
+    other = {"boxes": boxes, "phrases": ["a"], "scores": [1.0]}
+    path = planted(BOXES, lambda row, base: {**row, **(other if b"1" in row["key"][0] else {})})
+    assert verify.main([str(path), "--workers", "1"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].startswith("columns that break their contract: ")
+    assert [line for line in printed[2:] if not line.startswith("  ")] == ["faulty"]
+
+
 def test_a_fault_is_told_with_its_numbers_and_a_remedy(planted, capsys):
     path = planted(BOXES, _boxes(PLANTED_BOXES["with x and y swapped"]))
     assert verify.main([str(path), "--workers", "1"]) == 1
