@@ -30,6 +30,25 @@ def record_faults(fields: Sequence[Field], columns: Mapping[str, Column]) -> lis
     return faults or _length_faults(present)
 
 
+def label_faults(fields: Sequence[Field], columns: Mapping[str, Column]) -> dict[str, str]:
+    """Faults of the labels in one record whose columns keep their contract, by kind."""
+    faults: dict[str, str] = {}
+    for field in fields:
+        values = columns.get(field.name, ())
+        if not field.pad_to or field.encode == "tokens" or len(values) == 0:
+            continue
+        number = len(values) // _inner_size(field)
+        if number > field.pad_to:
+            faults["more labels than are read"] = f"{field.name} has {number}, want {field.pad_to}"
+        if "score" in field.name and isinstance(values, np.ndarray):
+            if not ((values > 0) & (values <= 1)).all():
+                fault = f"{field.name} is from {values.min():g} to {values.max():g}"
+                faults["scores outside (0, 1]"] = fault
+            if (np.diff(values) > 0).any():
+                faults["scores not in falling order"] = f"{field.name} is not best first"
+    return faults
+
+
 def column_fault(field: Field, values: Column) -> str:
     """What is wrong with one column; "" if nothing."""
     if len(values) == 0:
@@ -68,8 +87,13 @@ def _bytes_fault(field: Field, values: list[bytes]) -> str:
     return ""
 
 
+def _inner_size(field: Field) -> int:
+    """Numbers in one entry of a ragged column."""
+    return math.prod(int(axis) for axis in field.shape.split() if axis.isdigit())
+
+
 def _number_fault(field: Field, values: np.ndarray) -> str:
-    inner = math.prod(int(axis) for axis in field.shape.split() if axis.isdigit())
+    inner = _inner_size(field)
     if not field.shape and len(values) != 1:
         return f"is {len(values)} numbers, not one"
     if len(values) % inner:

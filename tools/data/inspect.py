@@ -70,7 +70,7 @@ def _draw_cell(fields: Mapping[str, Field], columns: Mapping[str, Column]) -> Im
     for panel, field in enumerate(rasters):
         if not columns.get(field.name):
             continue
-        picture = _fitted(Image.fromarray(_colored(field, columns[field.name])))
+        picture = _fitted(Image.fromarray(colored(field, columns[field.name])))
         if field.name == "image":
             _draw_labels(picture, fields, columns)
         corner = (panel * _SIDE + (_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2)
@@ -81,7 +81,7 @@ def _draw_cell(fields: Mapping[str, Field], columns: Mapping[str, Column]) -> Im
     return cell
 
 
-def _colored(field: Field, values: Column) -> np.ndarray:
+def colored(field: Field, values: Column) -> np.ndarray:
     """uint8 [h, w, 3] for the eye."""
     raster = checks.decode_raster(field, values)
     if field.codec == "image":

@@ -3,7 +3,9 @@
 
 Every record of the base and of every sidecar is read: checksums, indexes, keys (unique, and the
 same in every sidecar), images and rasters (they decode, at the size the record gives), and every
-other column against its `Field`. Exits 1 with counts and the first offenders of each kind.
+other column against its `Field`. Then the boxes and rasters of a sample of rows (--label_rows) are
+compared with the pictures: labels that are turned, mirrored, shifted, of another row, or that have
+far for near, are faults too. Exits 1 with counts and the first offenders of each kind.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from input_pipeline import decode, example, store, tfrecord
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import Field
 from mtv_jax.core.progress import Progress
-from tools.data import checks, parallel
+from tools.data import checks, label_checks, parallel
 
 _SHOWN = 5
 _UNREADABLE = b""  # in place of a key
@@ -159,6 +161,8 @@ def _check_record(
     """Checks the columns of one record, and decodes those that are rasters."""
     for fault in checks.record_faults(fields, columns):
         findings.add("columns that break their contract", row.describe(holder, fault))
+    for kind, fault in checks.label_faults(fields, columns).items():
+        findings.add(kind, row.describe(holder, fault))
     for field in fields:
         values = columns.get(field.name)
         if not field.codec or not isinstance(values, list) or not values:
@@ -216,14 +220,30 @@ def verify(path: pathlib.Path, workers: int) -> Findings:
     return findings
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.data.verify", description=__doc__)
+    parser.add_argument("store", type=pathlib.Path)
+    parser.add_argument(
+        "--label_rows",
+        type=int,
+        default=2000,
+        help="rows whose labels are compared with their pictures (default: 2000); 0 for none",
+    )
+    parser.add_argument("--workers", type=int, default=parallel.available_cores())
+    return parser.parse_args(arguments)
+
+
 @report_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; exit status 1 where the store has a fault."""
-    parser = argparse.ArgumentParser(prog="python -m tools.data.verify", description=__doc__)
-    parser.add_argument("store", type=pathlib.Path)
-    parser.add_argument("--workers", type=int, default=parallel.available_cores())
-    parsed = parser.parse_args(arguments)
-    findings = verify(parsed.store, max(parsed.workers, 1))
+    parsed = _parse(arguments)
+    workers = max(parsed.workers, 1)
+    findings = verify(parsed.store, workers)
+    labels = label_checks.Report()
+    if parsed.label_rows > 0:
+        labels = label_checks.check(parsed.store, parsed.label_rows, workers)
+    for fault in labels.faults:
+        findings.add(fault.kind, fault.where)
     opened = store.Store.open(parsed.store)
     sidecars = ", ".join(opened.sidecars) or "none"
     print(
@@ -233,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for kind, count in findings.counts.items():
         print(f"{kind}: {count:,}")
         print("".join(f"  {where}\n" for where in findings.examples[kind]), end="")
+    if labels.undecided:
+        print(f"not compared with the pictures: {'; '.join(labels.undecided)}")
     print("faulty" if findings.counts else "sound")
     return 1 if findings.counts else 0
 

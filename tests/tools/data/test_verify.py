@@ -29,7 +29,7 @@ def _labels(shard, row):
         "key": f"{shard}/{row}",
         "boxes": np.array([[0, 0, 0.5, 0.5], [0.25, 0.5, 1, 1]]),
         "phrases": ["a cat", "a dog"],
-        "scores": [0.5, 1.0],
+        "scores": [1.0, 0.5],
         "points": [0.0, 1.0],
         "count": 2,
         "depth": decode.encode_png16(np.full((20, 24), row * 1000, np.uint16)),
