@@ -83,7 +83,7 @@ def write_page(gallery: Gallery, rows: Sequence[int]) -> Iterator[str]:
 
 
 def _summary_line(summary: Summary, rows: int) -> str:
-    parts = [str(summary.ledger)]
+    parts = [str(summary.terms)]
     if summary.labelled is not None:
         parts.append(f"{summary.labelled:,} of {rows:,} rows labelled")
     parts += [f"without: {_counts(summary.rejected)}"] if summary.rejected else []

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline import decode, manifests, store, tfrecord
+from input_pipeline import decode, licences, manifests, store, tfrecord
 from input_pipeline.example import Column
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import IMAGE, Field
 from tools.data import inspect
-from tools.label import ledger
 
 _UNREADABLE = (tfrecord.RecordError, OSError, LookupError)
 _LOOKED_AT = 50  # rows for each that is wanted, to find labelled or rejected ones
@@ -60,7 +59,7 @@ class Row(NamedTuple):
 class Summary(NamedTuple):
     """Of a sidecar: whose it is, and how many rows fared how."""
 
-    ledger: ledger.Entry
+    terms: licences.Terms
     labelled: int | None
     rejected: Mapping[str, int]
     dropped: Mapping[str, int]
@@ -75,21 +74,17 @@ class Gallery:
         self._funnel = functools.lru_cache(256)(functools.partial(_read_funnel, path))
 
     def summaries(self) -> list[Summary]:
-        """One for each sidecar: from its funnels, else from its manifest."""
-        return [self._summary(entry) for entry in ledger.entries(self.base.path)]
+        """One for each sidecar."""
+        return [self._summary(terms) for terms in licences.terms(self.base.path)]
 
-    def _summary(self, entry: ledger.Entry) -> Summary:
-        provenance = manifests.read_sidecar(self.base.path, entry.sidecar)["provenance"]
-        labelled = provenance.get("labelled")
-        rejected = dict(provenance.get("rejected_by_reason", {}))
-        dropped: dict[str, int] = {}
-        parts = [self._funnel(entry.sidecar, shard) for shard in range(len(self.base.shard_rows))]
-        if all(parts):
-            labelled, rejected = sum(part["labelled"] for part in parts), {}
-            for part in parts:
-                _count_up(rejected, part["rejected"]["counts"])
-                _count_up(dropped, part["dropped"])
-        return Summary(entry, labelled, rejected, dropped)
+    def _summary(self, terms: licences.Terms) -> Summary:
+        provenance = manifests.read_sidecar(self.base.path, terms.sidecar)["provenance"]
+        return Summary(
+            terms,
+            provenance.get("labelled"),
+            provenance.get("rejected_by_reason", {}),
+            provenance.get("dropped_by_reason", {}),
+        )
 
     def choose(self, count: int, *, only: str | None, seed: int | None) -> list[int]:
         """Global rows, sorted: evenly spread, or drawn with a seed.
@@ -200,11 +195,6 @@ def _beside(
 
 def _texts(values: Column) -> list[str]:
     return [value.decode(errors="replace") for value in values if isinstance(value, bytes)]
-
-
-def _count_up(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, count in more.items():
-        total[name] = total.get(name, 0) + count
 
 
 def _read_funnel(path: pathlib.Path, sidecar: str, shard: int) -> dict[str, Any]:

@@ -28,12 +28,10 @@ from tools.data.label_sample import Column, Labels, RasterFacts, Sample, draw
 
 _PROMPT = re.compile(r"(an? |the )?(\w+ )?(photo|photograph|picture|image) of\b", re.IGNORECASE)
 _MANY = 0.25  # of rasters or phrases: sound ones have a few
-_AT_FULL = 0.05  # of the pixels of a raster; the nearest thing is smaller
-_AT_ZERO = 0.6  # the sky is larger
-_BYTE_LEVELS = 256
-_LEAST_PIXELS = 4096
+_AT_HIGHEST = 0.05  # of the pixels of a raster; the nearest thing is smaller
+_AT_LOWEST = 0.6  # the sky is larger
 _WRONG_SIDE = -0.3  # standard deviations of a raster
-_FULL = 65535
+_FULL = 0.99 * 65535  # labels of few bits leave the lower ones 0
 
 
 @dataclasses.dataclass
@@ -159,12 +157,9 @@ def _check_range(column: Column, facts: Sequence[RasterFacts]) -> Iterator[Fault
     scaled = "min-max" in column.field.unit
     tests = {
         "cut off at an end": (
-            [each.at_full > _AT_FULL or each.at_zero > _AT_ZERO for each in facts],
-            "many pixels at 65535, or most at 0: scale each map from its own least to its greatest",
-        ),
-        "of 8 bits": (
-            [each.levels <= _BYTE_LEVELS < _LEAST_PIXELS <= each.pixels for each in facts],
-            "at most 256 levels: scale to 65535 before rounding",
+            [each.at_highest > _AT_HIGHEST or each.at_lowest > _AT_LOWEST for each in facts],
+            "many pixels at its upper end, or most at its lower: scale each map from its own "
+            "least to its greatest",
         ),
         "that is not scaled": (
             [scaled and (each.lowest > 0 or each.highest < _FULL) for each in facts],

@@ -14,7 +14,6 @@ from mtv_jax.core.fields import IMAGE, Field
 from tools.data import label_evidence, parallel
 
 _RUN = 16  # rows in a row: those beside a row are looked at too
-_FULL = 65535
 
 
 class Column(NamedTuple):
@@ -33,15 +32,13 @@ class Column(NamedTuple):
 
 
 class RasterFacts(NamedTuple):
-    """Of one raster: shares of its pixels at the ends of uint16, its levels, its ground.
+    """Of one raster: its range, the shares of its pixels at the ends, its ground.
 
     `ground` is how much larger its lower third is than its upper third, in standard deviations.
     """
 
-    at_zero: float
-    at_full: float
-    levels: int
-    pixels: int
+    at_lowest: float
+    at_highest: float
     lowest: int
     highest: int
     ground: float
@@ -177,12 +174,11 @@ def _add(labels: Labels, field: Field, values: example.Column, row: int) -> None
 
 def _facts(raster: np.ndarray, standardised: np.ndarray) -> RasterFacts:
     third = len(standardised) // 3
+    lowest, highest = int(raster.min()), int(raster.max())
     return RasterFacts(
-        at_zero=float((raster == 0).mean()),
-        at_full=float((raster == _FULL).mean()),
-        levels=int(np.count_nonzero(np.bincount(raster.ravel(), minlength=1))),
-        pixels=raster.size,
-        lowest=int(raster.min()),
-        highest=int(raster.max()),
+        at_lowest=float((raster == lowest).mean()),
+        at_highest=float((raster == highest).mean()),
+        lowest=lowest,
+        highest=highest,
         ground=float(standardised[-third:].mean() - standardised[:third].mean()),
     )

@@ -63,6 +63,8 @@ def keep_regions(entry: Entry, limits: Limits, dropped: Findings) -> dict[str, V
         fault = _box_fault(given[region], boxes[region], limits.min_side)
         if entry.scores[region] < limits.min_score:
             fault = "a score below --min_score"
+        elif not 0 < entry.scores[region] <= 1:
+            fault = "a score outside (0, 1]"
         elif not canonicalize(phrases[region]):
             fault = "a phrase that says nothing"
         elif not fault and len(kept) == BOXES.pad_to:

@@ -65,8 +65,9 @@ def path(tmp_path, encoded):
     boxes = {"boxes": [0.25, 0.5, 0.75, 1.0], "phrases": [_HOSTILE], "scores": [0.5]}
     _write(path, "boxes_v1", [{"key": keys[0]}, *({"key": key, **boxes} for key in keys[1:])])
     columns = (BOXES, PHRASES, SCORES)
-    licence = {"expert": "a.b:Detector", "licence": "CC0", "commercial": True}
-    store.finish_sidecar(path, "boxes_v1", columns, licence)
+    made = {"expert": "a.b:Detector", "licence": "CC0", "commercial": True, "labelled": 5}
+    made |= {"rejected_by_reason": {"no box": 1}, "dropped_by_reason": {"a low score": 10}}
+    store.finish_sidecar(path, "boxes_v1", columns, made)
     other = {**boxes, "boxes": [0.0, 0.0, 0.5, 0.5], "phrases": ["second"]}
     _write(path, "boxes_v2", [{"key": key, **other} for key in keys])
     store.finish_sidecar(path, "boxes_v2", columns, {})
@@ -84,15 +85,7 @@ def _write(path, sidecar, rows):
 
 def _write_funnels(path):
     for shard, rejections in enumerate([{"k0": f"no box: {_HOSTILE}"}, {}]):
-        counts = {"no box": len(rejections)}
-        funnel = {
-            "rows": 3,
-            "labelled": 3 - len(rejections),
-            "seconds": 1.0,
-            "rejected": {"counts": counts, "examples": {}},
-            "dropped": {"a low score": 5},
-            "rejections": rejections,
-        }
+        funnel = {"rows": 3, "labelled": 3 - len(rejections), "rejections": rejections}
         (path / f"boxes_v1-{shard:05d}.funnel.json").write_text(json.dumps(funnel))
 
 
@@ -154,7 +147,6 @@ def test_depth_is_warm_where_it_is_near(path):
 def test_reasons_of_rejected_rows(path):
     without = _show(path, "--only", "rejected")
     assert "no labels" in without.articles[0] and len(without.articles) == _ROWS - 1
-    assert "labelled" not in without.header
     _write_funnels(path)
     page = _show(path)
     assert "boxes_v1 no box: <script>" in page.articles[0] and "no labels" in page.articles[1]
@@ -212,6 +204,6 @@ def test_bad_use_gets_one_line(path, tmp_path, capsys, options, said):
 
 
 def test_a_damaged_funnel_is_named(path, tmp_path, capsys):
-    (path / "boxes_v1-00001.funnel.json").write_text("{")
+    (path / "boxes_v1-00000.funnel.json").write_text("{")
     assert gallery.main([str(path), "--output", str(tmp_path / "gallery.html")]) == 2
-    assert "boxes_v1-00001.funnel.json cannot be read" in capsys.readouterr().err
+    assert "boxes_v1-00000.funnel.json cannot be read" in capsys.readouterr().err

@@ -165,7 +165,7 @@ def test_limits_are_included_and_can_be_set(path, write):
 
 
 def test_the_highest_scores_are_kept(path, write, capsys):
-    scores = np.random.default_rng(0).permutation(30) / 30
+    scores = (np.random.default_rng(0).permutation(30) + 1) / 30
     found = [_region(phrase=f"thing {score:.3f}", score=score) for score in scores]
     assert _run(path, write(_entry("a", *found))) == 0
     row = _read(path)["a.jpg"]
