@@ -30,7 +30,7 @@ def images(tmp_path_factory) -> pathlib.Path:
     """Pictures of four shapes with captions."""
     folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for number in range(40):
-        size = [(40, 60), (64, 48), (50, 50), (44, 90)][number % 4]
+        size = [(46, 60), (64, 48), (50, 50), (46, 90)][number % 4]
         coarse = generator.integers(0, 255, (5, 6, 3)).astype(np.uint8)
         Image.fromarray(coarse).resize(size[::-1]).save(folder / f"{number:02}.jpg")
         (folder / f"{number:02}.txt").write_text(WORDS[number % len(WORDS)])
@@ -56,6 +56,10 @@ def weights(tmp_path_factory) -> list[str]:
 def world(images, weights, tmp_path_factory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("world")
     ingest = ["tools.data.ingest", f"--input={images}", "--min_side=32", "--rows_per_shard=16"]
+    nobody = ["tools.label", f"--store={root / 'x'}", f"--input={images}", "--experts=owlv2,owl3"]
+    output = run([sys.executable, "-m", *nobody], expect=2)
+    assert "no expert 'owl3' in the config (did you mean \"owlv2\"?)" in output
+    assert not (root / "x").exists(), "asked before any work"
     for split in ("train", "test"):
         run([sys.executable, "-m", *ingest, f"--output={root / split}", "--workers=1"])
         label = ["tools.label", f"--store={root / split}", f"--experts={EXPERTS}", "--device=cpu"]
@@ -89,6 +93,16 @@ def test_every_image_is_labelled_or_counted(world):
     assert looked_for <= {*PHRASES, *of_captions}
     (terms,) = licences.terms(world / "train", ["regions_v1"])
     assert terms.made_from == ("caption_tags_v1", "ram_tags_v1")
+
+
+def test_one_command_from_images_to_labels(images, tmp_path):
+    label = ["tools.label", f"--store={tmp_path / 'store'}", f"--input={images}"]
+    for _ in range(2):
+        output = run([sys.executable, "-m", *label, "--experts=caption_phrases"])
+    assert "caption_phrases: " in output and "has a sidecar caption_tags_v1 already" in output
+    opened = Store.open(tmp_path / "store", ("caption_tags_v1",))
+    rows = [opened.read(0, row, ["caption_tags"]) for row in range(40)]
+    assert sum("caption_tags" in row for row in rows) == 32, "one in five says nothing"
 
 
 def test_the_store_is_sound(world):

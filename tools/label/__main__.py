@@ -3,6 +3,7 @@
 
     python -m tools.label --store STORE --experts caption_phrases,owlv2,depth_anything_v2:large
 
+With `--input` the store is made first, if it is not there, as `tools.data.ingest` makes it.
 Experts run one after the other, each over the whole store; each writes a sidecar. An entry
 `name:size` sets the expert's size. Settings are those of `--config`, any of which a flag changes,
 such as --config.experts.owlv2.min_score=0.1. A killed run goes on when the same command is given
@@ -10,7 +11,7 @@ again; an expert whose sidecar is there is passed over.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -21,6 +22,7 @@ from mtv_jax.core.errors import UserError, closest
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/label.py", "Settings of experts.")
 _STORE = flags.DEFINE_string("store", None, "Store to label.", required=True)
+_INPUT = flags.DEFINE_string("input", None, "Images to make the store of: a folder, tars, …")
 _EXPERTS = flags.DEFINE_list("experts", None, "Experts, in this order.", required=True)
 _DEVICE = flags.DEFINE_string("device", "", "Of PyTorch; by default cuda where there is one.")
 _ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "One process, or Ray's actors.")
@@ -33,29 +35,28 @@ def main(argv: Sequence[str]) -> int:
     del argv
     config = cli.config_values(_CONFIG)
     assert config is not None
+    from input_pipeline import manifests
     from input_pipeline.licences import terms
-    from tools.data import parallel
+    from tools.data import ingest, parallel
     from tools.label.driver import Job
     from tools.label.run import label_store
 
+    path = pathlib.Path(_STORE.value)
+    experts = [_expert(entry, config["experts"]) for entry in _EXPERTS.value]
+    missing = _INPUT.value and not (path / manifests.BASE).exists()
+    if missing and (status := ingest.main(["--input", _INPUT.value, "--output", str(path)])):
+        return status
     engine = _engine()
-    specs = config["experts"]
-    for entry in _EXPERTS.value:
-        name, _, size = entry.partition(":")
-        if name not in specs:
-            raise UserError(f"no expert {name!r} in the config{closest(name, specs)}")
-        if size:
-            specs[name]["size"] = size
-        expert = _expert(name, specs[name])
+    for expert in experts:
         job = Job(
-            path=pathlib.Path(_STORE.value),
+            path=path,
             expert=expert,
             device=_DEVICE.value,
             threads=_THREADS.value or parallel.available_cores(),
         )
         print(label_store(job, engine), flush=True)
     print("labels of this store:")
-    for entry in terms(pathlib.Path(_STORE.value)):
+    for entry in terms(path):
         print(f"  {entry}")
     return 0
 
@@ -68,9 +69,14 @@ def _engine() -> Any:
     return RayEngine(_WORKERS.value, gpus=0 if _DEVICE.value == "cpu" else 1)
 
 
-def _expert(name: str, spec: dict[str, Any]) -> Any:
+def _expert(entry: str, specs: Mapping[str, Any]) -> Any:
+    """The expert that `name` or `name:size` means."""
     from mtv_jax.core.config import resolve
 
+    name, _, size = entry.partition(":")
+    if name not in specs:
+        raise UserError(f"no expert {name!r} in the config{closest(name, specs)}")
+    spec = {**specs[name], **({"size": size} if size else {})}
     return resolve(spec, f"experts.{name}", trusted=tuple(cli.TRUST_ROOT.value), name=name)
 
 
