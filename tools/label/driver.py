@@ -268,6 +268,9 @@ def settings(job: Job, digest: str) -> dict[str, Any]:
     """What a sidecar's provenance says of how it was made, JSON-able."""
     values = json.loads(json.dumps(dataclasses.asdict(job.expert)))
     del values["batch_size"]  # changes rounding at most
+    for name, value in values.items():
+        if isinstance(value, str) and value and pathlib.Path(value).exists():
+            values[name] = pathlib.Path(value).name  # not where it lies on this machine
     kind = type(job.expert)
     return {
         "expert": f"{kind.__module__}:{kind.__qualname__}",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One shard in, one shard out, whatever happens between."""
 
+import dataclasses
 import io
 import json
 import os
@@ -37,6 +38,13 @@ def path(tmp_path):
         write_shard(tmp_path, "images", shard, rows)
     finish_store(tmp_path, "eleven", (IMAGE, CAPTION), {})
     return tmp_path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weighed(Means):
+    """One that names a file."""
+
+    weights: str = ""
 
 
 def job(path: pathlib.Path, **settings) -> Job:
@@ -170,6 +178,14 @@ def test_other_settings_do_not_mix(path):
         driver.begin(job(path, brightest=100.0), "a")
     with pytest.raises(UserError, match="weights_sha256 'a' -> 'b'"):
         driver.begin(job(path), "b")
+
+
+def test_paths_of_this_machine_are_not_recorded(path, tmp_path_factory):
+    weights = tmp_path_factory.mktemp("somewhere") / "weights.pth"
+    weights.touch()
+    for given, kept in [(str(weights), "weights.pth"), ("google/owl", "google/owl"), ("", "")]:
+        wanted = Job(path=path, expert=Weighed(name="means", weights=given))
+        assert driver.settings(wanted, "")["settings"]["weights"] == kept
 
 
 def test_shards_of_another_base_are_refused(path):
