@@ -64,9 +64,9 @@ class Condition:
             return has & ~np.isin(values, [word.strip() for word in self.value.split(",")])
         number = _number(self.value)
         if self.kind == "min":
-            return has & (values < np.float32(number))
+            return has & (values < number)
         if self.kind == "max":
-            return has & (values > np.float32(number))
+            return has & (values > number)
         rows = np.flatnonzero(has & among)
         best = np.argsort(-values[rows], kind="stable")[: round(number * len(rows))]
         outside = has.copy()

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mtv_jax.core.errors import UserError
+
 _EXAMPLES = 3
 
 
@@ -45,6 +47,19 @@ class RowFunnel:
         examples = tuple(self._name_of(int(row)) for row in rows[:_EXAMPLES])
         self.steps.append(Step(rule, len(rows), int(self.alive.sum()), lacking, examples))
 
+    def take_random(self, count: int, seed: int) -> None:
+        """Takes out all but `count` rows: those stay whose numbers, scrambled, are smallest.
+
+        So fewer rows nest in more, and another rule does not draw all of them anew.
+        """
+        rows = np.flatnonzero(self.alive)
+        if count > len(rows):
+            raise UserError(f"--take {count:,}: only {len(rows):,} rows are left")
+        order = np.argsort(_scrambled(rows.astype(np.uint64), seed), kind="stable")
+        fails = np.zeros(len(self.alive), bool)
+        fails[rows[order[count:]]] = True
+        self.take_out(f"not among {count:,} taken", fails)
+
     def to_json(self) -> dict[str, Any]:
         """The sums."""
         return {
@@ -68,3 +83,11 @@ def _line(name: str, number: int, note: str) -> str:
 
 def _some(examples: Sequence[str]) -> str:
     return f"e.g. {', '.join(examples)}" if examples else ""
+
+
+def _scrambled(rows: np.ndarray, seed: int) -> np.ndarray:
+    """A bijection of uint64 row numbers by seed (SplitMix64's finaliser)."""
+    values = rows + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
+    return values ^ (values >> np.uint64(31))

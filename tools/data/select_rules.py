@@ -183,14 +183,9 @@ def similar_images(opened: store.Store, arguments: argparse.Namespace, funnel: R
 
 
 def take(opened: store.Store, arguments: argparse.Namespace, funnel: RowFunnel) -> None:
-    """`--take`: the rows whose numbers, scrambled by the seed, are smallest."""
-    if arguments.take is None:
-        return
-    rows = np.flatnonzero(funnel.alive).astype(np.uint64)
-    if arguments.take > len(rows):
-        raise UserError(f"--take {arguments.take:,}: only {len(rows):,} rows are left")
-    order = np.argsort(_scrambled(rows, arguments.seed), kind="stable")
-    _take_out(funnel, f"not among {arguments.take:,} taken", rows[order[arguments.take :]])
+    """`--take`: so many rows at random."""
+    if arguments.take is not None:
+        funnel.take_random(arguments.take, arguments.seed)
 
 
 IN_ORDER: tuple[Rule, ...] = (
@@ -276,11 +271,3 @@ def _take_out(funnel: RowFunnel, rule: str, rows: np.ndarray) -> None:
     fails = np.zeros(len(funnel.alive), bool)
     fails[rows.astype(np.int64)] = True
     funnel.take_out(rule, fails)
-
-
-def _scrambled(rows: np.ndarray, seed: int) -> np.ndarray:
-    """A bijection of uint64 row numbers by seed (SplitMix64's finaliser)."""
-    values = rows + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        values = (values ^ (values >> np.uint64(shift))) * np.uint64(factor)
-    return values ^ (values >> np.uint64(31))

@@ -24,6 +24,7 @@ from tools.data import caption_rules
         ("www.example.co.uk", "web address"),
         ("example.com", "web address"),
         ("Poster of example.com", ""),
+        ("Rome(www.example.com)", ""),
         ("U.S. flag", ""),
         ("12 / 34 -- 56", "no letters"),
         ("собака", ""),

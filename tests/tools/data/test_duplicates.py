@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Equal and similar images, against the plain way of finding them."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtv_jax.core.errors import UserError
 from tools.data import duplicates
@@ -95,6 +98,19 @@ def test_a_smaller_copy_is_near_and_another_picture_is_not(picture, encoded):
     other = value(picture(640, 480, seed=2), quality=95)
     assert np.bitwise_count(original ^ smaller) <= 4
     assert np.bitwise_count(original ^ other) > 10
+
+
+def test_the_reduced_decode_hardly_shows():
+    """Fine grain, where too coarse a decode gives another hash."""
+    package = pytest.importorskip("imagehash")
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        grain = Image.fromarray(rng.integers(0, 255, (700, 900, 3), np.uint8))
+        buffer = io.BytesIO()
+        grain.save(buffer, "JPEG", quality=90)
+        (found,) = duplicates.perceptual_hash({"image": [buffer.getvalue()]})
+        whole = np.packbits(package.phash(Image.open(buffer)).hash).tobytes()
+        assert (found ^ int.from_bytes(whole, "big")).bit_count() <= 8
 
 
 def test_no_image_is_an_error():

@@ -131,10 +131,11 @@ def test_of_equal_images_the_one_with_a_caption_stays(path):
     assert _select(path, "--no_duplicates")[0] == _without(5)
 
 
-def test_similar_images(path):
+def test_similar_images(path, capsys):
     pytest.importorskip("imagehash")
     rows, report = _select(path, "--no_duplicates", "--near_duplicates")
     assert rows == _without(5, 12)
+    assert capsys.readouterr().err.count("images:") == 1, "every image is read once"
     assert [step["rule"] for step in report["funnel"]["steps"]] == [
         "duplicate",
         "near-duplicate, 4 bits",
