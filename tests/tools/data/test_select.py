@@ -267,7 +267,10 @@ def test_only_images_that_are_left_are_looked_at(path):
     opened = Store.open(path)
     state = facts.load(opened, select_rules.DIGEST_FACT)["state"]
     np.testing.assert_array_equal(state, [0] * 30 + [facts.MEASURED] * 10)
-    assert _select(path, "--no_duplicates", name="b")[0] == _without(5)
+    _select(path, "--max", "height=119", "--no_duplicates", name="b")
+    state = facts.load(opened, select_rules.DIGEST_FACT)["state"]
+    np.testing.assert_array_equal(state, [1] * 20 + [0] * 10 + [1] * 10)
+    assert _select(path, "--no_duplicates", name="c")[0] == _without(5)
 
 
 def test_other_records_at_the_same_place_are_measured_anew(path):
