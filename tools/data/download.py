@@ -169,7 +169,6 @@ def download(folder: pathlib.Path, settings: Settings, effort: Effort, num_rows:
             report.show(seen, folder)
             _check_yield(seen, effort.min_yield)
     total = tally(folder)
-    _check_yield(tally(folder, before), effort.min_yield)
     if run.returncode or total.shards < num_shards:
         raise UserError(
             f"img2dataset ended with {total.shards:,} of {num_shards:,} shards (status "

@@ -180,6 +180,11 @@ def test_no_program(listed, capsys, program):
     assert "uv tool install --python 3.12 img2dataset" in capsys.readouterr().err
 
 
+def test_a_program_that_does_nothing(listed, capsys):
+    assert _fetch(listed, program=f"{sys.executable} -c pass") == 2
+    assert "0 of 3 shards (status 0)" in capsys.readouterr().err
+
+
 def test_a_program_that_fails(listed, capsys):
     assert _fetch(listed, program=f"{sys.executable} -c 'raise SystemExit(\"out of luck\")'") == 2
     errors = capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_scores(datacomp, missing, rows):
 
 
 def test_the_best_share_is_of_what_is_left(datacomp):
-    condition = Condition("top", "clip_l14_similarity_score", "0.5")
+    condition = Condition("top", "clip_l14_similarity_score", "0.34")
     assert _rows(metadata.Metadata([datacomp]), condition, missing="drop")[0] == [3]
 
 
