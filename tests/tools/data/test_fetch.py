@@ -221,7 +221,9 @@ def test_parts_hold_whole_shards(listed, monkeypatch):
     _fetch(listed)
     lists = sorted((listed / "out" / "fetch" / "urls").glob("*.parquet"))
     assert [pyarrow.parquet.read_metadata(path).num_rows for path in lists] == [5, 5, 2]
-    assert failures.rows_to_retry(listed / "out", 5).tolist() == [3, 8]
+    rows = failures.rows_to_retry(listed / "out", 5)
+    again = pyarrow.concat_tables(failures.chosen(listed / "out", rows))
+    assert rows.tolist() == [3, 8] and again["uid"].to_pylist() == ["u3", "u8"]
 
 
 @pytest.mark.parametrize(
