@@ -51,6 +51,11 @@ def test_sides_and_areas():
     sizes = found([[0, 0, 1, 1], [0, 0, 0.019, 1], [0.2, 0.2, 0.5, 0.6]], [0.9, 0.8, 0.7])
     assert kept(sizes) == ([0, 2], {"a side below min_side": 1})
     assert kept(sizes, max_area=0.9, min_side=0.01) == ([1, 2], {"an area above max_area": 1})
+    tall = found([[0, 0, 0.9, 1]], [0.9])
+    assert kept(tall, max_area=0.9) == ([0], {}), "its area is 0.9"
+    assert kept(tall, max_area=0.89) == ([], {"an area above max_area": 1})
+    half = found([[0, 0, 0.5, 0.5]], [0.9])
+    assert kept(half, max_area=0.3) == ([0], {}), "a quarter of the image"
     empty = found([[0.5, 0.5, 0.5, 0.7]], [0.9])
     assert kept(empty, min_side=0.0) == ([], {"a side below min_side": 1})
 

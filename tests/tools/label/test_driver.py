@@ -226,6 +226,13 @@ def test_a_column_that_nothing_holds(path):
         label_store(Job(path=path, expert=expert))
 
 
+def test_what_an_older_sidecar_left_behind_goes(path):
+    """Its manifest was removed, its shards were not; there were more of them."""
+    write_shard(path, "means_v1", 2, [{"key": "old"}])
+    assert "8 labelled" in label_store(job(path))
+    assert not list(path.glob("means_v1-00002*"))
+
+
 def test_a_sidecar_that_is_there_is_left_alone(path):
     label_store(job(path))
     before = sidecar_bytes(path)
