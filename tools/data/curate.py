@@ -62,12 +62,18 @@ class Rejected(Exception):
     """An image that is not stored; the message is the reason, one word of a small vocabulary."""
 
 
-def curate(data: bytes, limits: Limits) -> Curated:
-    """Makes the stored form of an encoded image, or raises `Rejected` with the reason."""
+def curate(data: bytes, limits: Limits, *, orientation: int = 1) -> Curated:
+    """Makes the stored form of an encoded image, or raises `Rejected` with the reason.
+
+    Args:
+        data: the encoded image.
+        limits: what is kept.
+        orientation: as EXIF numbers them, of an image without EXIF data.
+    """
     if not data:
         raise Rejected("empty_image")
     try:
-        return _curate(data, limits)
+        return _curate(data, limits, orientation)
     except decode.TooManyPixels as error:
         raise Rejected("too_many_pixels") from error
     except Rejected:
@@ -76,12 +82,15 @@ def curate(data: bytes, limits: Limits) -> Curated:
         raise Rejected(_damage(data, error)) from error
 
 
-def _curate(data: bytes, limits: Limits) -> Curated:
+def _curate(data: bytes, limits: Limits, otherwise: int) -> Curated:
     header = decode.open_header(data)
     stored = _stored_size(*header.size, limits)
     changes = _conversions(header)
+    own = _orientation(header)
+    changes += ["upright"] if (own or otherwise) > 1 else []
     pixels = _pixels(data, header, min(stored))
-    orientation = _orientation(header)  # asked again: Pillow's TIFF reader applies its own
+    # Asked again: Pillow's TIFF reader applies its own, and forgets it.
+    orientation = _orientation(header) if own else otherwise
     if orientation > 1:
         pixels = np.asarray(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
     width, height = header.size[::-1] if orientation >= 5 else header.size
@@ -107,12 +116,12 @@ def _damage(data: bytes, error: Exception) -> str:
 
 
 def _orientation(header: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or it is nonsense."""
+    """The EXIF orientation: 1 (upright) where it is nonsense, 0 where there is none."""
     try:
-        orientation = header.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = header.getexif().get(_EXIF_ORIENTATION, 0)
     except Exception:  # Pillow's EXIF parser fails in many ways on damaged metadata
         return 1
-    return orientation if orientation in _TRANSPOSE else 1
+    return orientation if orientation in (0, *_TRANSPOSE) else 1
 
 
 def _stored_size(width: int, height: int, limits: Limits) -> tuple[int, int]:
@@ -145,8 +154,6 @@ def _conversions(header: Image.Image) -> list[str]:
         changes.append(f"from_{header.mode.lower()}")
     if header.has_transparency_data:
         changes.append("over_white")
-    if _orientation(header) > 1:
-        changes.append("upright")
     return changes
 
 

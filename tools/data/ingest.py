@@ -29,7 +29,7 @@ from input_pipeline import files, store
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
 from mtv_jax.core.progress import Progress
-from tools.data import curate, funnel, inputs, parallel, scores, sources, upstream
+from tools.data import curate, funnel, inputs, orientation, parallel, scores, sources, upstream
 from tools.data.captions import choose_caption, read_metadata
 
 _FIELDS = (IMAGE, CAPTION, Field(name="height", dtype="int32"), Field(name="width", dtype="int32"))
@@ -109,14 +109,15 @@ def _rows(task: Task, notes: funnel.Tally) -> Iterator[dict[str, Any]]:
         try:
             if sample.refusal:
                 raise curate.Rejected(sample.refusal)
-            image = curate.curate(sample.image, task.limits)
+            values = sample.values or read_metadata(sample.metadata)
+            turned = orientation.from_metadata(values)
+            image = curate.curate(sample.image, task.limits, orientation=turned)
         except curate.Rejected as rejected:
             notes.verdicts.append(funnel.Verdict(key, funnel.REJECTED, str(rejected)))
         else:
             caption = choose_caption(sample.text, sample.metadata)
             outcome = funnel.WRITTEN if caption.text else funnel.WITHOUT_CAPTION
             notes.verdicts.append(funnel.Verdict(key, outcome, "", image.changes + caption.changes))
-            values = sample.values or read_metadata(sample.metadata)
             kept = scores.kept(values, task.keep_columns)
             notes.columns.update(kept.keys())
             yield {
@@ -182,7 +183,7 @@ def ingest(arguments: argparse.Namespace) -> dict[str, Any]:
 def _options(arguments: argparse.Namespace, keep_columns: tuple[str, ...]) -> sources.Options:
     names = ("captions", "rows_per_shard", "caption_column", "split")
     said = {name: getattr(arguments, name) for name in names}
-    return sources.Options(**said, keep_columns=keep_columns)
+    return sources.Options(**said, keep_columns=(*keep_columns, orientation.COLUMN))
 
 
 def _survey(parts: Sequence[sources.Part], workers: int) -> list[sources.Survey]:

@@ -61,6 +61,20 @@ def test_jpeg_of_other_colours_becomes_rgb(picture, encoded, mode):
     assert _near(decode.decode_image(stored.data), source.convert("RGB"), 4)
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "TIFF"])
+def test_an_orientation_from_elsewhere_is_for_images_that_have_none(picture, encoded, image_format):
+    upright, exif = picture(), Image.Exif()
+    exif[0x0112] = 6
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    for source in (encoded(turned, image_format), encoded(turned, image_format, exif=exif)):
+        stored = curate(source, _LIMITS, orientation=6)
+        assert "upright" in stored.changes
+        assert _near(decode.decode_image(stored.data), upright, 4)
+    exif[0x0112] = 1
+    lying = curate(encoded(turned, image_format, exif=exif), _LIMITS, orientation=6)
+    assert "upright" not in lying.changes
+
+
 @pytest.mark.parametrize("mode", ["P", "L", "1", "LA", "RGBA"])
 def test_png_of_any_mode_becomes_rgb(picture, encoded, mode):
     source = picture().convert(mode)

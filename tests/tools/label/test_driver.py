@@ -14,7 +14,7 @@ from PIL import Image
 from input_pipeline.store import Store, finish_store, write_shard
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import CAPTION, IMAGE
-from tests.tools.label.stubs import Meaner, Means
+from tests.tools.label.stubs import MEAN, Meaner, Means
 from tools.label import driver
 from tools.label.driver import Job
 from tools.label.run import label_store
@@ -233,8 +233,27 @@ def test_what_an_older_sidecar_left_behind_goes(path):
     assert not list(path.glob("means_v1-00002*"))
 
 
+class Asking(Means):
+    def reads(self, columns) -> tuple[str, ...]:
+        return ("mean",)
+
+    def emits(self):
+        return (dataclasses.replace(MEAN, name="other"),)
+
+
+def test_the_newest_of_two_sidecars_is_read(path):
+    for sidecar in ("means_v2", "means_v1"):
+        label_store(job(path, sidecar=sidecar))
+    wanted = Job(path=path, expert=Asking(name="asking", sidecar="others_v1"))
+    assert wanted.sources == {"mean": "means_v2"}
+    assert wanted.opened().opened_sidecars == ("means_v2",)
+
+
 def test_a_sidecar_that_is_there_is_left_alone(path):
+    """But for what a run left behind that was killed in its last moment."""
     label_store(job(path))
     before = sidecar_bytes(path)
+    driver.begin(job(path), "")
+    (path / ".means_v1" / "complete").touch()
     assert "has a sidecar means_v1 already" in label_store(job(path, brightest=1.0))
-    assert sidecar_bytes(path) == before
+    assert sidecar_bytes(path) == before and not (path / ".means_v1").exists()
