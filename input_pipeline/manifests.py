@@ -5,6 +5,7 @@ A manifest is written when everything that it speaks of lies there: what has non
 """
 
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -57,13 +58,12 @@ def read_base(path: pathlib.Path) -> dict[str, Any]:
 
 def sidecars_in(path: pathlib.Path) -> tuple[str, ...]:
     """Names of the finished sidecars of the store at `path`."""
-    return tuple(
-        sorted(
-            manifest.stem
-            for manifest in path.glob("*.json")
-            if any(path.glob(f"{manifest.stem}-*.tfrecord"))
-        )
-    )
+    try:
+        names = set(os.listdir(path))  # once: there may be a hundred thousand
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+    return tuple(sorted(stem for stem in stems if f"{stem}-00000.tfrecord" in names))
 
 
 def read_sidecar(path: pathlib.Path, sidecar: str) -> dict[str, Any]:
