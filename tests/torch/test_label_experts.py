@@ -217,7 +217,8 @@ def test_ram_plus_from_files_of_any_size(tmp_path):
 def test_weights_that_are_missing_are_one_line(expert, tmp_path):
     settings = expert(name="x", weights=str(tmp_path))
     with pytest.raises(
-        UserError, match=r"no weights at .*save_pretrained.*huggingface.co"
+        UserError,
+        match=r"no weights at .*experts.x.weights .*save_pretrained.*huggingface.co.*\((Apache|CC)",
     ) as caught:
         settings.load("cpu")
     assert "\n" not in str(caught.value)

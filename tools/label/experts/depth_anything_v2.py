@@ -103,10 +103,10 @@ class _Depth(Labeller):
     def __init__(self, settings: DepthAnythingV2, device: str):
         torch, transformers = hub.packages()
         loaded = hub.load(
+            settings,
             settings.source,
             transformers.AutoModelForDepthEstimation,
             transformers.AutoImageProcessor,
-            licence=settings.licence,
             device=device,
         )
         self._settings, self._torch = settings, torch

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from mtv_jax.core.errors import UserError
-from tools.label.base import Licence, digest_of
+from tools.label.base import Expert, digest_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +48,14 @@ def packages() -> Packages:
     return Packages(torch, transformers)
 
 
-def load(source: str, model: Any, processor: Any, *, licence: Licence, device: str) -> Loaded:
+def load(expert: Expert, source: str, model: Any, processor: Any, *, device: str) -> Loaded:
     """A network from a folder, or from the hub's cache or the hub itself.
 
     Args:
+        expert: whose it is, for the message.
         source: the folder or id.
         model: Auto class of the network.
         processor: Auto class of the processor.
-        licence: of the weights, for the message.
         device: see `placed`.
 
     Raises:
@@ -68,8 +68,9 @@ def load(source: str, model: Any, processor: Any, *, licence: Licence, device: s
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"no weights at {source!r} ({reason}): give --config.NAME.weights a folder that "
-            f"save_pretrained wrote, or download https://huggingface.co/{source} ({licence.name})"
+            f"no weights at {source!r} ({reason}): give --config.experts.{expert.name}.weights a "
+            f"folder that save_pretrained wrote, or download https://huggingface.co/{source} "
+            f"({expert.licence.name})"
         ) from error
     files = sorted(pathlib.Path(folder).glob("*.safetensors"))
     return Loaded(placed(network, device), prepare, digest_of(*files))

@@ -74,10 +74,10 @@ class _Detector(Labeller):
     def __init__(self, settings: Owlv2, device: str):
         torch, transformers = hub.packages()
         loaded = hub.load(
+            settings,
             settings.weights,
             transformers.Owlv2ForObjectDetection,
             transformers.AutoProcessor,
-            licence=settings.licence,
             device=device,
         )
         self._settings, self._torch = settings, torch

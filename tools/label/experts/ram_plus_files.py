@@ -25,7 +25,10 @@ IMAGE_SIZE = 384
 DTYPES = ("float32", "bfloat16")
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
-_WEIGHTS = "ram_plus_swin_large_14m.pth from https://huggingface.co/xinyu1205/recognize-anything-plus-model"
+_WEIGHTS = (
+    "ram_plus_swin_large_14m.pth from "
+    "https://huggingface.co/xinyu1205/recognize-anything-plus-model (Apache-2.0)"
+)
 _LISTS = (
     "ram/data/ram_tag_list.txt and ram_tag_list_threshold.txt of "
     "https://github.com/xinyu1205/recognize-anything (Apache-2.0)"
