@@ -172,7 +172,7 @@ def test_boxes_are_those_of_transformers(owl, size):
     np.testing.assert_allclose(found["scores"], theirs["scores"].numpy()[order], atol=1e-5)
     np.testing.assert_allclose(found["boxes"], np.clip(boxes, 0, 1), atol=1e-5)
     assert found["phrases"] == [theirs["text_labels"][index] for index in order]
-    assert 4 <= len(boxes) <= 16 and np.std(found["boxes"]) > 0.05
+    assert 2 <= len(boxes) <= 16 and np.std(found["boxes"]) > 0.05
     assert found["mentioned"].tolist() == [int(phrase == "house") for phrase in found["phrases"]]
 
 
