@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from tools.label.experts.owlv2 import Owlv2
 from tools.label.experts.ram_plus import RamPlus
 
 PREPARE, TOKENISE, STACK, FINISH = "prepare", "tokenise a batch", "stack a batch", "finish"
+ON_THREADS, ON_THE_DEVICES = ("read", "decode", PREPARE, FINISH), (TOKENISE, STACK)
 SEEN = "every expert that sees"
 _LEAST_CALLS = 5
 _BATCH = 8  # of the device
@@ -89,12 +90,13 @@ def _depth(folder: pathlib.Path, sample: Sample, size: DepthSize) -> Steps:
     expert = DepthAnythingV2(name="Depth Anything V2", weights=weights)
     labeller = expert.load("cpu")
     prepared = labeller.prepare(sample)
+    batch = [prepared.pixels.copy() for _ in range(_BATCH)]
     return Steps(
         expert=expert,
         prepare=lambda: labeller.prepare(sample),
-        stack=lambda: _stacked([prepared.pixels] * _BATCH),
+        stack=lambda: _stacked(batch),
         finish=lambda number: labeller.finish(prepared, _Map(label_inputs.made_map(number))),
-        others={"infer, on this processor": lambda: labeller.infer([prepared])},
+        others={"infer, on one core": lambda: labeller.infer([prepared])},
     )
 
 
@@ -103,6 +105,7 @@ def _regions(folder: pathlib.Path, sample: Sample) -> Steps:
     expert = Owlv2(name="OWLv2", weights=weights, max_tags=published.QUERIES)
     labeller = expert.load("cpu")
     prepared = labeller.prepare(sample)
+    batch = [prepared.pixels.copy() for _ in range(_BATCH)]
     transformers = hub.packages().transformers
     tokenizer = transformers.AutoTokenizer.from_pretrained(weights)
     texts = [f"a photo of a {tag}" for tag in prepared.tags] * _BATCH
@@ -113,7 +116,7 @@ def _regions(folder: pathlib.Path, sample: Sample) -> Steps:
     return Steps(
         expert=expert,
         prepare=lambda: labeller.prepare(sample),
-        stack=lambda: _stacked([prepared.pixels] * _BATCH),
+        stack=lambda: _stacked(batch),
         finish=lambda number: labeller.finish(prepared, label_inputs.made_boxes(number)),
         others={TOKENISE: tokenise},
     )
@@ -122,11 +125,12 @@ def _regions(folder: pathlib.Path, sample: Sample) -> Steps:
 def _tags(sample: Sample) -> Steps:
     expert = RamPlus(name="RAM++")
     prepared = ram_plus_files.preprocess(sample.image)
+    batch = [prepared.copy() for _ in range(_BATCH)]
     scores = np.linspace(0.9, 0.7, 20)
     return Steps(
         expert=expert,
         prepare=lambda: ram_plus_files.preprocess(sample.image),
-        stack=lambda: _stacked([prepared] * _BATCH),
+        stack=lambda: _stacked(batch),
         finish=lambda number: Outcome(labels=expert.best(label_inputs.TAGS[:20], scores)),
     )
 
@@ -138,13 +142,14 @@ def _stacked(images: Sequence[np.ndarray]) -> Any:
 
 
 def time_steps(opened: store.Store, found: Sequence[Steps], seconds: float) -> Iterator[Step]:
-    """Times what the host does for an image of 640x480 pixels.
+    """Times what the host does for an image of 640x480 pixels, on one thread.
 
     Args:
         opened: a made store.
         found: from `experts`.
         seconds: for each step.
     """
+    hub.packages().torch.set_num_threads(1)  # others would wait in loops, and that is counted
     encoded = opened.read(0, 0, ("image",))["image"][0]
     calls: dict[tuple[str, str], Callable[[], Any]] = {
         (SEEN, "read"): lambda: opened.read(0, 0, ("image",)),
@@ -153,12 +158,12 @@ def time_steps(opened: store.Store, found: Sequence[Steps], seconds: float) -> I
     for steps in found:
         calls |= {(steps.expert.name, name): call for name, call in steps.timed().items()}
     for (expert, name), call in calls.items():
-        images = _BATCH if name in (TOKENISE, STACK) else 1
+        images = _BATCH if name in ON_THE_DEVICES else 1
         yield Step(expert=expert, name=name, seconds=processor_seconds(call, seconds) / images)
 
 
 def processor_seconds(call: Callable[[], Any], seconds: float) -> float:
-    """Median processor time of a call, all threads together: others on the machine count less."""
+    """Median processor time of a call: who else is busy on the machine counts less."""
     call()
     spent, end = [], time.perf_counter() + seconds
     while len(spent) < _LEAST_CALLS or time.perf_counter() < end:
@@ -168,13 +173,10 @@ def processor_seconds(call: Callable[[], Any], seconds: float) -> float:
     return statistics.median(spent)
 
 
-def on_threads(measured: Sequence[Step], expert: str) -> float:
-    """Seconds of processor time that an image costs an expert's threads."""
-    return sum(
-        step.seconds
-        for step in measured
-        if step.expert in (SEEN, expert) and step.name in ("read", "decode", PREPARE, FINISH)
-    )
+def spent(measured: Sequence[Step], expert: str, names: Collection[str]) -> float:
+    """Seconds of processor time that an expert's steps of these names take for an image."""
+    seen = [step for step in measured if step.expert in (SEEN, expert)]
+    return sum(step.seconds for step in seen if step.name in names)
 
 
 def bytes_on_disk(path: pathlib.Path, found: Sequence[Steps]) -> Mapping[str, float]:

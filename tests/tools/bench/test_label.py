@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The labelling bench without PyTorch: made inputs, the driver, and its tables."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def test_the_mirror_image_is_made_of_whole_patches():
 
 def test_steps_are_divided_and_added(monkeypatch):
     monkeypatch.setattr(label_host, "processor_seconds", lambda call, seconds: 8.0)
-    monkeypatch.setattr(label_host.decode, "decode_image", lambda data: None)
+    monkeypatch.setattr(label_host.hub, "packages", mock.MagicMock())
     steps = label_host.Steps(
         expert=label_driver.Blind(name="b"), prepare=int, stack=int, finish=int
     )
@@ -75,8 +77,9 @@ def test_steps_are_divided_and_added(monkeypatch):
         "stack a batch": 1.0,
         "finish": 8.0,
     }
-    assert label_host.on_threads(measured, "b") == 32.0
-    assert label_host.on_threads(measured, "another") == 16.0
+    assert label_host.spent(measured, "b", label_host.ON_THREADS) == 32.0
+    assert label_host.spent(measured, "b", label_host.ON_THE_DEVICES) == 1.0
+    assert label_host.spent(measured, "another", label_host.ON_THREADS) == 16.0
 
 
 def test_processor_time_is_not_waiting():
