@@ -57,6 +57,7 @@ class Found:
     boxes: Float32[np.ndarray, "n 4"]
 
 
+@functools.cache
 def made_boxes(number: int) -> Found:
     """Several boxes about each object, of one tag and close together."""
     rng = np.random.default_rng(number)
