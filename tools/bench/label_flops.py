@@ -15,7 +15,8 @@ from tools.bench import published
 from tools.label.experts import hub
 
 _PATCH = 14
-_SQUARE, _PHOTO = (518, 518), (518, 686)  # what Depth Anything makes of 1:1, and of 640x480
+# What Depth Anything's processor makes of 1:1, of 640x480, and of a 4:3 below 450 pixels.
+_SQUARE, _PHOTO, _SMALL = (518, 518), (518, 686), (392, 518)
 _DEPTH, _OWLV2, _RAM, _SIGLIP = "Depth Anything V2", "OWLv2-B/16", "RAM++", "SigLIP B/16, images"
 _MIRROR, _TEXTS, _WHOLE = "mirror image ", "32 texts", "960x960 and 32 texts"
 _MIRROR_SIDE = 196  # of the mirror image, by default
@@ -97,6 +98,7 @@ def works(counts: Sequence[Count]) -> list[Work]:
             flops=known[f"{_DEPTH} large", _named("", _PHOTO)],
             **rates,
         ),
+        Work(name="depth, large, 4:3, short side below 450", flops=depth("large", _SMALL), **rates),
         Work(name="depth, base, 4:3", flops=depth("base", _PHOTO)),
         Work(name="depth, small, 4:3", flops=depth("small", _PHOTO)),
         Work(name="regions: RAM++, then OWLv2", flops=tags + whole, **regions),
@@ -111,7 +113,7 @@ def _depth() -> list[Count]:
     for name, size in published.DEPTH_SIZES.items():
         network = _on_meta(functools.partial(published.depth_anything, size))
         forwards = {}
-        for shape in (_SQUARE, _PHOTO):
+        for shape in (_SQUARE, _PHOTO, _SMALL):
             for what, sides in (("", shape), (_MIRROR, mirror_size(shape))):
                 forwards[_named(what, sides)] = functools.partial(network, _pixels(*sides))
         counts += _counted(f"{_DEPTH} {name}", network, forwards)

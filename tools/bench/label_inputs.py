@@ -18,7 +18,7 @@ from tools.scenes.sample import make_sample
 HEIGHT, WIDTH = 480, 640
 TAGS = tuple(f"{color} {thing}" for color in ("red", "old") for thing in "abcdefghijklmnop")
 TEXT = "a made picture of things that lie about, with a caption of common length"
-_OBJECTS, _BOXES = 20, 8  # objects of an image; boxes that a detector puts about each
+_OBJECTS, _BOXES = 26, 8  # objects of an image; boxes that a detector puts about each
 _PATCHES = 3600  # of OWLv2
 _PICTURES = 8
 _LOGIT = -8.0  # of a patch without an object
@@ -30,9 +30,8 @@ def picture(rng: np.random.Generator) -> UInt8[np.ndarray, "480 640 3"]:
     for octave in range(2, 9):
         size = (min(4 * 2**octave // 3, WIDTH), min(2**octave, HEIGHT))
         coarse = rng.standard_normal((size[1], size[0], 3)).astype(np.float32)
-        total += cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) * 2 ** (
-            -octave / 2
-        )
+        smooth = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        total += smooth / 2 ** (octave / 2)
     total *= 50 / total.std()
     return np.clip(total + 128, 0, 255).astype(np.uint8)
 
@@ -68,9 +67,8 @@ def made_boxes(number: int) -> Found:
     sides = rng.uniform(0.05, 0.3, (_OBJECTS, 2))
     objects = np.concatenate([centres, sides], axis=1).repeat(_BOXES, axis=0)
     boxes[:count] = objects * rng.normal(1, 0.02, (count, 4))
-    logits[np.arange(count), np.repeat(rng.integers(0, len(TAGS), _OBJECTS), _BOXES)] = rng.uniform(
-        -1.3, 2, count
-    )
+    tags = rng.integers(0, len(TAGS), _OBJECTS).repeat(_BOXES)
+    logits[np.arange(count), tags] = rng.uniform(-1.3, 2, count)
     return Found(logits, boxes)
 
 
