@@ -3,7 +3,7 @@
 
 Every cell has the image with its boxes, phrases and points, one panel for each raster of the
 sidecars (depth in colour, red near; label maps in arbitrary colours), the key and the caption; the
-cell of a record that cannot be read says why.
+cell of a record that cannot be read says why. The bytes that a row takes are printed by holder.
 """
 
 import argparse
@@ -166,6 +166,15 @@ def choose_rows(opened: store.Store, count: int, selection: str | None) -> np.nd
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
+def bytes_per_row(opened: store.Store) -> dict[str, float]:
+    """Bytes on disk, indexes included, by what holds them: the base and each opened sidecar."""
+    return {
+        holder: sum(file.stat().st_size for file in opened.path.glob(f"{holder}-*.tfrecord*"))
+        / max(opened.num_rows, 1)
+        for holder in (store.BASE, *opened.opened_sidecars)
+    }
+
+
 @report_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
@@ -188,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         raise UserError(f"cannot write {parsed.output}: {error.strerror}") from error
     print(f"{parsed.output}: {sheet.width}x{sheet.height}")
+    for holder, count in bytes_per_row(opened).items():
+        print(f"{holder}: {count:,.0f} bytes a row")
     return 0
 
 

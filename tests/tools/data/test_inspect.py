@@ -110,3 +110,14 @@ def test_bad_use_gets_one_line(path, tmp_path, capsys, options, expected):
     assert inspect.main(arguments) == 2
     errors = capsys.readouterr().err
     assert expected in errors and errors.count("\n") == 1
+
+
+def test_bytes_are_told_by_holder(path, tmp_path, capsys):
+    _draw(path, tmp_path)
+    told = capsys.readouterr().out.splitlines()[1:]
+    for line, holder in zip(told, ("images", "labels_v1"), strict=True):
+        shard = store.shard_path(path, holder, 0)
+        size = shard.stat().st_size + shard.with_name(f"{shard.name}.index").stat().st_size
+        assert line == f"{holder}: {size / 3:,.0f} bytes a row"
+    _draw(path, tmp_path, "--sidecars", "")
+    assert "labels_v1" not in capsys.readouterr().out
