@@ -14,7 +14,7 @@ from mtv_jax.core.errors import UserError  # noqa: E402
 from tests.torch import tiny_experts  # noqa: E402
 from tools.data.depth_values import Rejected  # noqa: E402
 from tools.label.base import Sample  # noqa: E402
-from tools.label.experts import ram_plus_files  # noqa: E402
+from tools.label.experts import pixels, ram_plus_files  # noqa: E402
 from tools.label.experts.depth_anything_v2 import (  # noqa: E402
     DepthAnythingV2,
     _Depth,
@@ -77,6 +77,40 @@ def test_depth_is_that_of_transformers(depth, size):
     np.testing.assert_allclose(raster / 65535, scaled, atol=2e-4)
 
 
+LARGER = [*SIZES, (300, 440), (1030, 700)]
+
+
+@pytest.mark.parametrize("size", LARGER, ids=str)
+@pytest.mark.parametrize("resample", [2, 3])
+def test_pixels_of_depth_are_those_of_transformers(size, resample):
+    processor = transformers.models.dpt.image_processing_pil_dpt.DPTImageProcessorPil(
+        size={"height": 210, "width": 266},
+        ensure_multiple_of=14,
+        keep_aspect_ratio=resample == 3,
+        resample=resample,
+        image_mean=[0.4, 0.5, 0.6],
+        image_std=[0.2, 0.3, 0.25],
+    )
+    theirs = processor(image(size), return_tensors="np")["pixel_values"][0]
+    ours = pixels.fitted(image(size), processor.to_dict())
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert ours.dtype == np.float32 and ours.shape[1:] == pixels.fitted_size(
+        size, processor.to_dict()
+    )
+
+
+@pytest.mark.parametrize("size", LARGER, ids=str)
+@pytest.mark.parametrize("side", [64, 480, 960])
+def test_pixels_of_owlv2_are_those_of_transformers(size, side):
+    processor = transformers.models.owlv2.image_processing_pil_owlv2.Owlv2ImageProcessorPil(
+        size={"height": side, "width": side}
+    )
+    theirs = np.asarray(processor(image(size), return_tensors="np")["pixel_values"][0])
+    ours = pixels.padded_square(image(size), processor.to_dict())
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert ours.dtype == np.float32 and ours.flags.c_contiguous
+
+
 def test_a_flat_map_is_rejected(depth):
     labeller = DepthAnythingV2(name="d", weights=depth, least_spread=10.0).load("cpu")
     assert outcome(labeller, (60, 91)).reason == "a flat map"
@@ -99,16 +133,16 @@ def test_a_map_is_compared_with_that_of_the_mirror_image(depth, size):
     found = outcome(expert.load("cpu"), size).labels
     processor = transformers.AutoImageProcessor.from_pretrained(depth)
     model = transformers.AutoModelForDepthEstimation.from_pretrained(depth).eval()
-    pixels = processor(image(size), return_tensors="pt")["pixel_values"]
+    inputs = processor(image(size), return_tensors="pt")["pixel_values"]
     small = [
-        max(round(side * 28 / min(pixels.shape[2:]) / 14), 1) * 14 for side in pixels.shape[2:]
+        max(round(side * 28 / min(inputs.shape[2:]) / 14), 1) * 14 for side in inputs.shape[2:]
     ]
     with torch.inference_mode():
         mirrored = model(
-            torch.nn.functional.interpolate(pixels, small, mode="bilinear", antialias=True).flip(-1)
+            torch.nn.functional.interpolate(inputs, small, mode="bilinear", antialias=True).flip(-1)
         ).predicted_depth.flip(-1)
         plain = torch.nn.functional.interpolate(
-            model(pixels).predicted_depth[None], small, mode="bilinear", antialias=True
+            model(inputs).predicted_depth[None], small, mode="bilinear", antialias=True
         )
     wanted = np.corrcoef(mirrored.flatten(), plain.flatten())[0, 1]
     np.testing.assert_allclose(found["depth_agreement"], [wanted], atol=1e-3)

@@ -13,8 +13,8 @@ from typing import Any
 from configs.budget import CHIPS
 from tools.bench import published
 from tools.label.experts import hub
+from tools.label.experts.depth_anything_v2 import mirror_size
 
-_PATCH = 14
 # What Depth Anything's processor makes of 1:1, of 640x480, and of a 4:3 below 450 pixels.
 _SQUARE, _PHOTO, _SMALL = (518, 518), (518, 686), (392, 518)
 _DEPTH, _OWLV2, _RAM, _SIGLIP = "Depth Anything V2", "OWLv2-B/16", "RAM++", "SigLIP B/16, images"
@@ -70,21 +70,13 @@ def count() -> list[Count]:
     return [*_depth(), *_owlv2(), *_taggers()]
 
 
-def mirror_size(shape: tuple[int, int]) -> tuple[int, int]:
-    """Of the mirror image that the expert looks at."""
-    height, width = (
-        max(round(side * _MIRROR_SIDE / min(shape) / _PATCH), 1) * _PATCH for side in shape
-    )
-    return height, width
-
-
 def works(counts: Sequence[Count]) -> list[Work]:
     """What the experts of `configs/label.py` do with an image, and near variants."""
     known = {(entry.network, entry.input): entry.flops for entry in counts}
 
     def depth(size: str, shape: tuple[int, int]) -> int:
         alone = known[f"{_DEPTH} {size}", _named("", shape)]
-        return alone + known[f"{_DEPTH} {size}", _named(_MIRROR, mirror_size(shape))]
+        return alone + known[f"{_DEPTH} {size}", _named(_MIRROR, mirror_size(shape, _MIRROR_SIDE))]
 
     whole, text = (known[_OWLV2, part] for part in (_WHOLE, _TEXTS))
     tags, ours = known[_RAM, "384x384"], known[_SIGLIP, "224x224"]
@@ -114,7 +106,7 @@ def _depth() -> list[Count]:
         network = _on_meta(functools.partial(published.depth_anything, size))
         forwards = {}
         for shape in (_SQUARE, _PHOTO, _SMALL):
-            for what, sides in (("", shape), (_MIRROR, mirror_size(shape))):
+            for what, sides in (("", shape), (_MIRROR, mirror_size(shape, _MIRROR_SIDE))):
                 forwards[_named(what, sides)] = functools.partial(network, _pixels(*sides))
         counts += _counted(f"{_DEPTH} {name}", network, forwards)
     return counts

@@ -9,8 +9,9 @@ import pytest
 from input_pipeline import decode
 from mtv_jax.core.errors import UserError
 from tools.bench import label, label_driver, label_host, label_inputs
-from tools.bench.label_flops import Work, mirror_size
+from tools.bench.label_flops import Work
 from tools.label.boxes import BoxLimits, Detections, keep
+from tools.label.experts.depth_anything_v2 import mirror_size
 
 
 def test_made_images_weigh_what_photographs_do(tmp_path):
@@ -55,7 +56,7 @@ def test_rates_follow_from_operations():
 
 
 def test_the_mirror_image_is_made_of_whole_patches():
-    assert mirror_size((518, 686)) == (196, 266) and mirror_size((518, 518)) == (196, 196)
+    assert mirror_size((518, 686), 196) == (196, 266) and mirror_size((518, 518), 196) == (196, 196)
 
 
 def test_steps_are_divided_and_added(monkeypatch):

@@ -18,6 +18,7 @@ from tools.data.depth_values import Rejected
 from tools.label.base import Expert, Labeller, Licence, Outcome, Sample
 from tools.label.boxes import BoxLimits, Detections, keep, mentions
 from tools.label.experts import hub
+from tools.label.experts.pixels import padded_square
 from tools.label.tagging import merged_tags, tag_columns
 
 _TEMPLATE = "a photo of a {}"  # what the authors query with
@@ -81,7 +82,8 @@ class _Detector(Labeller):
             device=device,
         )
         self._settings, self._torch = settings, torch
-        self._model, self._processor = loaded.model, loaded.processor
+        self._model, self._tokenizer = loaded.model, loaded.processor.tokenizer
+        self._images = loaded.processor.image_processor.to_dict()
         self.digest = loaded.digest
 
     def prepare(self, sample: Sample) -> _Prepared:
@@ -89,10 +91,9 @@ class _Detector(Labeller):
         tags = merged_tags(sample.columns, names, self._settings.max_tags)
         if not tags:
             raise Rejected("no tags", sample.key)
-        pixels = self._processor.image_processor(sample.image, return_tensors="np")["pixel_values"]
         (caption,) = sample.columns.get(CAPTION.name) or [b""]
         return _Prepared(
-            np.asarray(pixels[0], np.float32),
+            padded_square(sample.image, self._images),
             sample.image.shape[:2],
             tags,
             bytes(caption).decode(errors="replace"),
@@ -105,13 +106,13 @@ class _Detector(Labeller):
             for item in prepared
             for tag in [*item.tags, *[""] * (most - len(item.tags))]
         ]
-        tokens = self._processor.tokenizer(
+        tokens = self._tokenizer(
             texts, padding="max_length", truncation=True, return_tensors="pt"
         ).to(model.device)
         batch = torch.from_numpy(np.stack([item.pixels for item in prepared]))
         with torch.inference_mode():
             found = model(
-                pixel_values=batch.to(model.device, model.dtype),
+                pixel_values=batch.to(model.device).to(model.dtype),
                 input_ids=tokens["input_ids"],
                 attention_mask=tokens["attention_mask"],
             )
