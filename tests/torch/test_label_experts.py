@@ -77,7 +77,7 @@ def test_depth_is_that_of_transformers(depth, size):
     np.testing.assert_allclose(raster / 65535, scaled, atol=2e-4)
 
 
-LARGER = [*SIZES, (300, 440), (1030, 700)]
+LARGER = [*SIZES, (300, 440), (1030, 700), (8, 700)]
 
 
 @pytest.mark.parametrize("size", LARGER, ids=str)
