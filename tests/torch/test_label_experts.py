@@ -77,7 +77,7 @@ def test_depth_is_that_of_transformers(depth, size):
     np.testing.assert_allclose(raster / 65535, scaled, atol=2e-4)
 
 
-LARGER = [*SIZES, (300, 440), (1030, 700), (8, 700)]
+LARGER = [*SIZES, (300, 440), (1030, 700)]
 
 
 @pytest.mark.parametrize("size", LARGER, ids=str)
@@ -109,6 +109,12 @@ def test_pixels_of_owlv2_are_those_of_transformers(size, side):
     ours = pixels.padded_square(image(size), processor.to_dict())
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert ours.dtype == np.float32 and ours.flags.c_contiguous
+
+
+def test_a_strip_keeps_one_patch():
+    """Where theirs would have none, and fails."""
+    settings = dict(size=dict(height=210, width=266), ensure_multiple_of=14, keep_aspect_ratio=True)
+    assert pixels.fitted_size((8, 700), settings) == (14, 266)
 
 
 def test_a_flat_map_is_rejected(depth):

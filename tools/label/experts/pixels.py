@@ -6,7 +6,6 @@ pixels where torchvision is installed. These are the pixels of the processors wi
 """
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,8 +46,7 @@ def fitted_size(size: tuple[int, int], settings: Mapping[str, Any]) -> tuple[int
 
 
 def _multiple(side: float, multiple: int) -> int:
-    nearest = round(side / multiple) * multiple
-    return nearest if nearest else math.ceil(side / multiple) * multiple
+    return max(round(side / multiple), 1) * multiple
 
 
 def padded_square(
