@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a list of addresses to tars that ingest reads, with a stand-in for img2dataset."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -192,22 +193,44 @@ def test_a_program_that_fails(listed, capsys):
     assert "0 of 3 shards (status 1)" in errors and "out of luck" in errors
 
 
-def test_the_program_ends_with_us(tmp_path, encoded, picture):
-    image = encoded(picture())
-    _write_list(tmp_path, ["http://no.invalid/sleep"], [image])
+@pytest.fixture
+def downloading(tmp_path, encoded, picture):
+    """A fetch whose download takes a minute; what is left of it ends with the test."""
+    _write_list(tmp_path, ["http://no.invalid/sleep"], [encoded(picture())])
     command = [sys.executable, "-m", "tools.data.fetch", *_arguments(tmp_path)]
     command += ["--metadata", str(tmp_path / "list.parquet")]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE)
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     calls = tmp_path / "out" / "fetch" / "calls"
     while not calls.exists():
         assert run.poll() is None
         time.sleep(0.05)
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(20) == 130
-    commands = (
-        pathlib.Path(f"/proc/{entry}/cmdline") for entry in os.listdir("/proc") if entry.isdigit()
-    )
-    assert not any(str(tmp_path).encode() in _content(path) for path in commands)
+    yield run
+    for process in [*_processes(tmp_path), run.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    run.wait()
+
+
+def test_the_program_ends_with_us(tmp_path, downloading):
+    downloading.send_signal(signal.SIGTERM)
+    assert downloading.wait(20) == 130
+    assert not _processes(tmp_path)
+
+
+def test_a_program_that_outlived_us_is_alone(tmp_path, downloading, capsys):
+    downloading.kill()
+    downloading.wait()
+    (left,) = _processes(tmp_path)
+    assert _fetch(tmp_path) == 2
+    assert f"another process is writing {tmp_path / 'out'}: wait" in capsys.readouterr().err
+    assert _processes(tmp_path) == [left]
+
+
+def _processes(folder):
+    """Those with `folder` in their command."""
+    numbers = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    named = str(folder).encode()
+    return [n for n in numbers if named in _content(pathlib.Path(f"/proc/{n}/cmdline"))]
 
 
 def _content(path):
