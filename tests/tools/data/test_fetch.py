@@ -62,15 +62,14 @@ def listed(tmp_path, picture, encoded):
 
 
 def _arguments(folder, *more, program=STAND_IN):
-    given = ["--output", str(folder / "out"), "--img2dataset", program, "--processes", "1"]
-    return [*given, "--rows_per_shard", "5", *more]
+    given = ["--output", str(folder / "out"), "--img2dataset", program, "--processes", "1", *more]
+    if "--retry" in more:
+        return given
+    return [*given, "--rows_per_shard", "5", "--metadata", str(folder / "list.parquet")]
 
 
 def _fetch(folder, *more, **options):
-    arguments = _arguments(folder, *more, **options)
-    if "--retry" not in more:
-        arguments += ["--metadata", str(folder / "list.parquet")]
-    return fetch.main(arguments)
+    return fetch.main(_arguments(folder, *more, **options))
 
 
 def _ledger(folder):
@@ -198,7 +197,6 @@ def downloading(tmp_path, encoded, picture):
     """A fetch whose download takes a minute; what is left of it ends with the test."""
     _write_list(tmp_path, ["http://no.invalid/sleep"], [encoded(picture())])
     command = [sys.executable, "-m", "tools.data.fetch", *_arguments(tmp_path)]
-    command += ["--metadata", str(tmp_path / "list.parquet")]
     run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     calls = tmp_path / "out" / "fetch" / "calls"
     while not calls.exists():
@@ -248,6 +246,13 @@ def test_parts_hold_whole_shards(listed, monkeypatch):
     assert failures.rows_to_retry(listed / "out", 5).tolist() == [3, 8]
     again = pyarrow.concat_tables(failures.chosen(listed / "out", np.array([1, 8])))
     assert again["uid"].to_pylist() == ["u1", "u8"]
+
+
+@pytest.mark.parametrize("rule", [["--min", "similarity=0.3"], ["--min_side", "512"]])
+def test_a_second_pass_has_the_rules_of_the_first(tmp_path, rule, capsys):
+    with pytest.raises(SystemExit):
+        fetch.main(["--output", str(tmp_path), "--retry", *rule])
+    assert f"{rule[0]} goes with --metadata" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
