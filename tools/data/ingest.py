@@ -171,7 +171,8 @@ def ingest(arguments: argparse.Namespace) -> dict[str, Any]:
                 ingest_shard, tasks, workers=arguments.workers, on_progress=progress.show
             )
         )
-        summary = funnel.summarise(reports)
+        asked = [name for name in keep_columns if name not in scores.DEFAULT]
+        summary = funnel.summarise(reports, asked)
         progress.finish(summary["read"])
         _commit(output, settings, reports, summary)
     return summary
@@ -243,6 +244,8 @@ def _commit(
     }
     text = json.dumps(content, indent=1, ensure_ascii=True) + "\n"
     files.write_atomically(output / "funnel.json", text.encode())
+    if summary["read"] == 0:
+        raise UserError("nothing was written: the input holds no samples")
     if kept == 0:
         raise UserError(
             f"nothing was written: all {summary['read']:,} samples were rejected "

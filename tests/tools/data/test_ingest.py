@@ -262,7 +262,7 @@ def test_folder_of_images(tmp_path, picture, encoded, capsys):
     assert verify.main([str(output), "--workers", "1"]) == 0
 
 
-def test_scores_in_the_json_of_tars(tmp_path, picture, encoded, write_tar, sample_members):
+def test_scores_in_the_json_of_tars(tmp_path, picture, encoded, write_tar, sample_members, capsys):
     metadata = {
         "a": b'{"similarity": 0.25, "NSFW": "UNLIKELY", "punsafe": NaN, "Blur": 3, "url": "x"}',
         "b": b'{"similarity": "high", "punsafe": null}',
@@ -283,6 +283,10 @@ def test_scores_in_the_json_of_tars(tmp_path, picture, encoded, write_tar, sampl
     assert scored == {"a": {"similarity", "nsfw", "blur"}, "b": set(), "c": set(), "d": set()}
     assert rows["a"]["similarity"] == np.float32(0.25) and rows["a"]["nsfw"] == [b"UNLIKELY"]
     assert list(Store.open(output).fields)[4:] == ["similarity", "nsfw", "blur"]
+    printed = capsys.readouterr().out.splitlines()
+    assert f"  blur{1:>44}" in printed
+    assert f"  url{0:>45}" in printed, "asked for, and no sample has a number there"
+    assert not any("pwatermark" in line for line in printed), "not asked for"
     assert verify.main([str(output), "--workers", "1"]) == 0
 
 
@@ -311,14 +315,16 @@ def test_broken_tar_keeps_what_came_before_and_fails(tmp_path, tars, capsys):
 
 
 @pytest.mark.parametrize(
-    "case", ["no_match", "unwritable", "nothing_written", "foreign", "plan", "busy"]
+    "case",
+    ["no_match", "unwritable", "nothing_written", "nothing_there", "foreign", "plan", "busy"],
 )
-def test_bad_use_gets_one_line(tmp_path, tars, capsys, case):
+def test_bad_use_gets_one_line(tmp_path, tars, write_tar, capsys, case):
     source, output, options = tars, tmp_path / "store", ["--min_side", "64", "--workers", "1"]
     expected = {
         "no_match": "matches no .tar",
         "unwritable": "Not a directory",
         "nothing_written": "nothing was written: all 36 samples were rejected",
+        "nothing_there": "nothing was written: the input holds no samples",
         "foreign": "holds a store that ingest did not make",
         "plan": "ingest.json cannot be read",
         "busy": "another process is writing",
@@ -329,6 +335,8 @@ def test_bad_use_gets_one_line(tmp_path, tars, capsys, case):
         output = tars / "00000.tar" / "store"
     elif case == "nothing_written":
         options = ["--min_side", "900", "--workers", "1"]
+    elif case == "nothing_there":
+        source = write_tar(tmp_path / "empty.tar", {})
     else:
         output.mkdir()
     if case == "foreign":
