@@ -7,7 +7,7 @@ come after the captions, so that of two equal images the one whose caption is go
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def readable(opened: store.Store, arguments: argparse.Namespace, funnel: RowFunn
     if arguments.max_repeats:  # counted over the store
         rows = np.ones(opened.num_rows, bool)
     facts.measure(opened, wanted, rows, label="records", workers=arguments.workers)
-    _drop_unreadable(opened, wanted[0], funnel)
+    _drop_unreadable(opened, wanted, funnel)
 
 
 def columns(opened: store.Store, arguments: argparse.Namespace, funnel: RowFunnel) -> None:
@@ -165,7 +165,7 @@ def equal_images(opened: store.Store, arguments: argparse.Namespace, funnel: Row
     """`--no_duplicates`: of equal bytes one row stays."""
     if not arguments.no_duplicates:
         return
-    rows = _in_order(opened, arguments, funnel, DIGEST_FACT)
+    rows = _in_order(opened, arguments, funnel)
     values = facts.load(opened, DIGEST_FACT)["value"]
     _take_out(funnel, "duplicate", rows[duplicates.repeated(values[rows])])
 
@@ -175,7 +175,7 @@ def similar_images(opened: store.Store, arguments: argparse.Namespace, funnel: R
     distance = arguments.near_duplicates
     if distance is None:
         return
-    rows = _in_order(opened, arguments, funnel, HASH_FACT)
+    rows = _in_order(opened, arguments, funnel)
     hashes = facts.load(opened, HASH_FACT)["value"][rows]
     progress = Progress("near-duplicates", duplicates.num_tables(distance), unit="tables")
     near = duplicates.nearly_repeated(hashes, distance, progress.show)
@@ -235,10 +235,14 @@ def _image_facts(arguments: argparse.Namespace) -> list[facts.Fact]:
     return [DIGEST_FACT] * arguments.no_duplicates + [HASH_FACT] * near
 
 
-def _drop_unreadable(opened: store.Store, fact: facts.Fact, funnel: RowFunnel) -> None:
-    state = facts.load(opened, fact)["state"]
-    if (funnel.alive & (state == facts.UNREADABLE)).any():
-        funnel.take_out("cannot be read", state == facts.UNREADABLE)
+def _drop_unreadable(
+    opened: store.Store, measured: Sequence[facts.Fact], funnel: RowFunnel
+) -> None:
+    unreadable = np.zeros(opened.num_rows, bool)
+    for fact in measured:
+        unreadable |= facts.load(opened, fact)["state"] == facts.UNREADABLE
+    if (funnel.alive & unreadable).any():
+        funnel.take_out("cannot be read", unreadable)
 
 
 def _apply(
@@ -255,13 +259,11 @@ def _apply(
     funnel.take_out(str(condition), fails, missing)
 
 
-def _in_order(
-    opened: store.Store, arguments: argparse.Namespace, funnel: RowFunnel, fact: facts.Fact
-) -> np.ndarray:
+def _in_order(opened: store.Store, arguments: argparse.Namespace, funnel: RowFunnel) -> np.ndarray:
     """Measures the images that are left; their rows, those with a caption first: int64 [n]."""
     wanted = _image_facts(arguments)  # together: each image is read once
     facts.measure(opened, wanted, funnel.alive, label="images", workers=arguments.workers)
-    _drop_unreadable(opened, fact, funnel)
+    _drop_unreadable(opened, wanted, funnel)
     rows = np.flatnonzero(funnel.alive)
     has_caption = facts.load(opened, CAPTION_FACT)["repeat"][rows] != 0
     return np.concatenate([rows[has_caption], rows[~has_caption]])

@@ -217,6 +217,29 @@ def test_a_misspelt_column(path, capsys):
     assert 'has no such column (did you mean "similarity"?)' in errors
 
 
+def test_a_selection_comes_after_its_report(path, monkeypatch):
+    """A run that is killed between the two has made nothing."""
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(select.json, "dumps", killed)
+    assert select.main([str(path), "--name", "a", "--take", "5"]) == 130
+    monkeypatch.undo()
+    assert len(_select(path, "--take", "6")[0]) == 6
+
+
+def test_a_caption_that_cannot_be_read(path):
+    """The other columns of that row can."""
+    opened = Store.open(path)
+    rows = [opened.read(0, row, list(opened.fields)) for row in range(SHARDS[0])]
+    rows[2]["caption"] = [b"\xff a caption of some words"]
+    write_shard(path, "images", 0, rows)
+    rows, report = _select(path, "--min", "height=101", "--no_boilerplate")
+    assert rows == _without(0, 2, 3, 4)
+    assert report["funnel"]["steps"][0]["rule"] == "cannot be read"
+
+
 def test_a_record_that_cannot_be_read(path):
     records = Store.open(path).records("images", 0)
     damaged = bytearray(shard_path(path, "images", 0).read_bytes())
@@ -295,7 +318,15 @@ def test_missing_packages_are_named_before_the_work(path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--near_duplicates", str(duplicates.MAX_DISTANCE + 1)], ["--take", "0"], ["--name", "../x"]],
+    [
+        ["--near_duplicates", str(duplicates.MAX_DISTANCE + 1)],
+        ["--take", "0"],
+        ["--name", "../x"],
+        ["--seed", "1"],
+        ["--language_from_words", "3"],
+        ["--min_language_probability", "0.5"],
+        ["--missing", "drop", "--min_words", "2"],
+    ],
 )
 def test_bad_arguments(path, arguments, capsys):
     with pytest.raises(SystemExit):
