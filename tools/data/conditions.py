@@ -49,6 +49,11 @@ class Condition:
         """Whether the column is read as numbers."""
         return self.kind != "only"
 
+    @property
+    def words(self) -> list[str]:
+        """Of `only`."""
+        return [word.strip() for word in self.value.split(",")]
+
     def fails(self, values: np.ndarray, among: np.ndarray) -> np.ndarray:
         """Which rows have a value that is not wanted.
 
@@ -61,7 +66,7 @@ class Condition:
         """
         has = ~lacks(values)
         if self.kind == "only":
-            return has & ~np.isin(values, [word.strip() for word in self.value.split(",")])
+            return has & ~np.isin(values, self.words)
         number = _number(self.value)
         if self.kind == "min":
             return has & (values < number)

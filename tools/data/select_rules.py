@@ -15,7 +15,7 @@ from input_pipeline import store
 from mtv_jax.core.errors import UserError, closest
 from mtv_jax.core.fields import CAPTION, IMAGE
 from mtv_jax.core.progress import Progress
-from tools.data import caption_rules, conditions, duplicates, facts
+from tools.data import caption_rules, conditions, digests, duplicates, facts
 from tools.data.row_funnel import RowFunnel
 
 # Of captions of 6 words and more that are nearly all English, 2 % have a lower probability of being
@@ -44,9 +44,13 @@ def _number(column: str, columns: facts.Columns) -> tuple[float]:
     return (float(values[0]) if len(values) else np.nan,)
 
 
-def _word(column: str, columns: facts.Columns) -> tuple[str]:
+def _word(column: str, columns: facts.Columns) -> tuple[int]:
     values = columns.get(column)
-    return (values[0].decode() if isinstance(values, list) and values else "",)
+    return (_code(values[0]) if isinstance(values, list) and values else 0,)
+
+
+def _code(word: bytes) -> int:
+    return digests.of_bytes(word) or 1
 
 
 def _holds_more(columns: facts.Columns) -> tuple[bool]:
@@ -75,9 +79,9 @@ def language_fact(language: str) -> facts.Fact:
 
 
 def column_fact(condition: conditions.Condition) -> facts.Fact:
-    """The value of a column; of words the first 64 characters."""
+    """The value of a column; of words a digest, 0 where there is none."""
     describe = functools.partial(_number if condition.is_number else _word, condition.column)
-    dtype = "f4" if condition.is_number else "U64"
+    dtype = "f4" if condition.is_number else "u8"
     fields = (("value", dtype),)
     return facts.Fact(f"column.{condition.column}", describe, fields, (condition.column,))
 
@@ -252,8 +256,11 @@ def _apply(
     funnel: RowFunnel,
 ) -> None:
     values = facts.load(opened, column_fact(condition))["value"]
-    fails = condition.fails(values, funnel.alive)
-    missing = conditions.lacks(values)
+    if condition.is_number:
+        fails, missing = condition.fails(values, funnel.alive), conditions.lacks(values)
+    else:
+        missing = values == 0
+        fails = ~missing & ~np.isin(values, [_code(word.encode()) for word in condition.words])
     if arguments.missing == "drop":
         fails |= missing
     funnel.take_out(str(condition), fails, missing)

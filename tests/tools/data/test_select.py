@@ -11,7 +11,7 @@ import pytest
 
 from input_pipeline.store import Store, finish_sidecar, finish_store, shard_path, write_shard
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
-from tools.data import caption_rules, duplicates, facts, select, select_rules
+from tools.data import caption_rules, conditions, duplicates, facts, select, select_rules
 
 ROWS = 40  # in three shards
 SHARDS = (15, 20, 5)
@@ -84,6 +84,13 @@ def test_sizes_and_scores(path):
     assert _select(path, "--min", "height=110", "--max", "height=120")[0] == list(range(10, 21))
     rows, _ = _select(path, "--only", "nsfw=UNLIKELY,UNSURE", name="b")
     assert rows == _without(9, 19, 29, 39)
+    assert _select(path, "--only", "nsfw=NSFW", "--missing", "drop", name="c")[0] == [9, 19, 29, 39]
+
+
+def test_a_word_of_any_length_takes_a_few_bytes():
+    fact = select_rules.column_fact(conditions.Condition("only", "nsfw", "x"))
+    assert fact.dtype.itemsize < 10
+    assert len({fact.describe({"nsfw": [b"x" * 100 + end]}) for end in (b"", b"a", b"b")}) == 3
 
 
 @pytest.mark.parametrize("missing", ["keep", "drop"])
