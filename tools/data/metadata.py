@@ -14,25 +14,16 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from mtv_jax.core.errors import UserError
-from tools.data import conditions
+from tools.data import conditions, scores
 from tools.data.row_funnel import RowFunnel
 
-SCORES = (
-    "clip_b32_similarity_score",
-    "clip_l14_similarity_score",
-    "similarity",
-    "punsafe",
-    "pwatermark",
-    "aesthetic_score",
-)
-WORDS = ("nsfw",)
 _ALIASES = {
     "caption": "text",
     "aesthetic": "aesthetic_score",
     "original_width": "width",
     "original_height": "height",
 }
-_KEPT = ("url", "text", "uid", "sha256", "face_bboxes", *SCORES, *WORDS)
+_KEPT = ("url", "text", "uid", "sha256", "face_bboxes", *scores.DEFAULT)
 HASH, BOXES = "sha256", "face_bboxes"
 
 
@@ -194,8 +185,8 @@ class _Rule:
 
 
 def _rules(metadata: Metadata, wanted: Wanted) -> list[_Rule]:
-    numbers = {*SCORES, "width", "height"} & set(metadata.columns)
-    words = set(WORDS) & set(metadata.columns)
+    numbers = {*scores.NUMBERS, "width", "height"} & set(metadata.columns)
+    words = set(scores.TEXTS) & set(metadata.columns)
     where = str(metadata.files[0])
     conditions.check_columns(wanted.conditions, numbers, words, where)
     rules = [_Rule("no address", ("url",))]
@@ -223,7 +214,7 @@ def _lengths(texts: pyarrow.ChunkedArray) -> np.ndarray:
 
 
 def _field(field: pyarrow.Field) -> pyarrow.Field:
-    if field.name in SCORES:
+    if field.name in scores.NUMBERS:
         return field.with_type(pyarrow.float32())
     return field if field.name == BOXES else field.with_type(pyarrow.string())
 

@@ -25,6 +25,7 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif"}
 )
 CAPTION_SUFFIXES = (".txt", ".json")
+CAPTION_COLUMNS = ("caption", "text", "title")  # of a table; the first that is there
 MAX_IMAGE_BYTES = 64 << 20
 MAX_TEXT_BYTES = 1 << 20
 DEFAULT_SPLIT = "train"

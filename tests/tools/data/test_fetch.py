@@ -93,7 +93,9 @@ def test_from_a_list_to_a_store(listed, capsys):
     assert opened.shard_rows == (3, 3, 2)
     funnel = json.loads((listed / "store" / "funnel.json").read_text())
     assert funnel["failed_upstream"] == {"failed_to_download": 4}
-    assert opened.read(1, 1, ["caption"])["caption"] == [b"picture 7"]
+    row = opened.read(1, 1, ["caption", "clip_l14_similarity_score"])
+    assert row["caption"] == [b"picture 7"]
+    assert row["clip_l14_similarity_score"] == [np.float32(0.07)]
 
 
 def test_rules_come_first(listed):
