@@ -46,6 +46,11 @@ def _write_list(tmp_path, addresses, images, **columns):
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "list.parquet")
 
 
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch):
+    monkeypatch.setattr(download, "_POLL_SECONDS", 0.02)
+
+
 @pytest.fixture
 def listed(tmp_path, picture, encoded):
     """Twelve images, of which three do not arrive and one is another than was listed."""
@@ -72,6 +77,10 @@ def _fetch(folder, *more, **options):
     return fetch.main(_arguments(folder, *more, **options))
 
 
+def _ingest(source, target):
+    return ingest.main(["--input", str(source), "--output", str(target), "--workers", "1"])
+
+
 def _ledger(folder):
     rows = pyarrow.parquet.read_table(folder / "failures.parquet").to_pylist()
     return {row["url"].rpartition("/")[2]: row["reason"] for row in rows}
@@ -88,7 +97,7 @@ def test_from_a_list_to_a_store(listed, capsys):
         FAILING[8]: "timeout",
         "5.jpg": "hash mismatch: not the image that was listed",
     }
-    assert ingest.main(["--input", str(out), "--output", str(listed / "store")]) == 0
+    assert _ingest(out, listed / "store") == 0
     opened = Store.open(listed / "store")
     assert opened.shard_rows == (3, 3, 2)
     funnel = json.loads((listed / "store" / "funnel.json").read_text())
@@ -287,7 +296,7 @@ def test_with_img2dataset_itself(tmp_path, picture, encoded):
         "gone.jpg": "HTTP 404",
         "2.jpg": "hash mismatch: not the image that was listed",
     }
-    assert ingest.main(["--input", str(tmp_path / "out"), "--output", str(tmp_path / "s")]) == 0
+    assert _ingest(tmp_path / "out", tmp_path / "s") == 0
     opened = Store.open(tmp_path / "s")
     assert opened.read(0, 1, ["width"])["width"] == [1024] and opened.num_rows == 2
     assert download.tally(tmp_path / "out").arrived == 2

@@ -217,11 +217,11 @@ def test_one_tar_is_one_shard_in_the_same_order(tmp_path, tars):
 
 
 def test_the_store_does_not_depend_on_the_workers(tmp_path, tars):
-    for workers in ("1", "3"):
+    for workers in ("1", "2"):
         name = f"by_{workers}"
         options = ["--min_side", "64", "--name", "same", "--workers", workers]
         assert _run(tars, tmp_path / name, *options) == 0
-    assert _digests(tmp_path / "by_1") == _digests(tmp_path / "by_3")
+    assert _digests(tmp_path / "by_1") == _digests(tmp_path / "by_2")
 
 
 def test_keys_that_collide_get_the_name_of_their_tar(
@@ -400,11 +400,11 @@ def test_finished_shards_are_not_made_again(tmp_path, tars, monkeypatch):
 
 
 def test_killed_and_resumed_equals_undisturbed(tmp_path, tars):
-    options = ["--min_side", "64", "--name", "same", "--workers", "2"]
-    assert _run(tars, tmp_path / "straight", *options) == 0
+    options = ["--min_side", "64", "--name", "same", "--workers"]
+    assert _run(tars, tmp_path / "straight", *options, "1") == 0
     output = tmp_path / "killed"
     command = [sys.executable, "-m", "tools.data.ingest", "--input", str(tars)]
-    command += ["--output", str(output), *options]
+    command += ["--output", str(output), *options, "2"]
 
     def reach(shards):
         """Starts ingest and kills it when so many shards are there; whether it came to that."""
@@ -419,7 +419,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, tars):
 
     killed = [reach(shards) for shards in (1, 3)]
     assert killed[0]
-    subprocess.run(command, cwd=_ROOT, check=True, capture_output=True)
+    assert _run(tars, output, *options, "1") == 0
     assert _digests(output) == _digests(tmp_path / "straight")
 
 
