@@ -61,7 +61,7 @@ class Metadata:
         """Reads the footers of files and of folders of files.
 
         Raises:
-            UserError: no such files, damaged ones, or such as have no addresses.
+            UserError: no such files, damaged ones, or such as have no rows or no addresses.
         """
         self.files = [file for path in paths for file in parquet_files(path)]
         if not self.files:
@@ -70,6 +70,8 @@ class Metadata:
         if "url" not in self.columns:
             raise UserError(f"{self.files[0]} has no column url: it is not a list of images")
         self.file_rows = [self._rows_of(file) for file in self.files]
+        if not self.num_rows:
+            raise UserError(f"--metadata {self.files[0]}: the list has no rows")
 
     @property
     def num_rows(self) -> int:
