@@ -129,7 +129,7 @@ def _run(
     counts = failures.write_ledger(folder)
     print(f"{folder}: {found.arrived:,} of {found.rows:,} images, {found.size / 1e9:,.2f} GB")
     for reason, count in counts.most_common():
-        print(f"  {reason:<44}{count:>14,}")
+        print(f"  {reason:<46}{count:>14,}")
     again = len(failures.rows_to_retry(folder, settings.shard_rows))
     ledger = folder / failures.LEDGER
     print(f"{ledger}: {counts.total():,} failures, {again:,} of them worth a --retry")

@@ -37,9 +37,15 @@ def select(arguments: argparse.Namespace) -> RowFunnel:
     """Applies the rules, writes the selection and returns its funnel.
 
     Raises:
-        UserError: a store, selection, sidecar or column that is not there, or nothing left.
+        UserError: a store, selection, sidecar or column that is not there, nothing left, or another
+            run at work on the store.
     """
     opened = store.Store.open(arguments.store)
+    with files.sole_writer(opened.path):  # of what is measured: a shard has one file for all rows
+        return _select(opened, arguments)
+
+
+def _select(opened: store.Store, arguments: argparse.Namespace) -> RowFunnel:
     path = opened.path / "selections" / f"{arguments.name}.json"
     if path.with_suffix(".npy").exists() and not arguments.overwrite:
         raise UserError(

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from input_pipeline import files
 from input_pipeline.store import Store, finish_sidecar, finish_store, shard_path, write_shard
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
 from tools.data import caption_rules, conditions, duplicates, facts, select, select_rules
@@ -217,6 +218,16 @@ def test_a_selection_is_not_replaced_by_accident(path, capsys):
     assert select.main([str(path), "--name", "a", "--take", "6"]) == 2
     assert "replace it with --overwrite" in capsys.readouterr().err
     assert len(_select(path, "--take", "6", "--overwrite")[0]) == 6
+
+
+def test_two_at_a_time_would_lose_what_the_other_measured(path, capsys):
+    with files.sole_writer(path):
+        assert f"another process is writing {path}" in _refused(path, capsys, "--min_words", "2")
+    assert _select(path, "--min_words", "2")[0] == _without(3, 6)
+
+
+def test_all_that_there_are(path):
+    assert _select(path, "--take", str(ROWS))[0] == _without()
 
 
 def test_a_misspelt_column(path, capsys):
