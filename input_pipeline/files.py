@@ -2,9 +2,13 @@
 """The file operations of the store: positioned reads, and writes that appear whole or not."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import weakref
+from collections.abc import Iterator
+
+from mtv_jax.core.errors import UserError
 
 
 class ReadOnlyFile:
@@ -46,6 +50,30 @@ def sync_directory(directory: pathlib.Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def sole_writer(directory: pathlib.Path) -> Iterator[int]:
+    """Holds a folder, made when absent, against a second writer.
+
+    Yields the descriptor of the lock, which goes with the last process that has it: a child that is
+    to hold it too gets it passed on.
+
+    Raises:
+        UserError: another process holds the folder.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is writing {directory}: wait for it, or end it"
+        ) from error
+    else:
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from input_pipeline import files
+from mtv_jax.core.errors import UserError
 
 
 def test_reads_by_position_and_stops_at_the_end(tmp_path):
@@ -67,3 +68,16 @@ def test_a_target_that_cannot_be_written_is_left_alone(tmp_path, error):
     with pytest.raises(error) as caught:
         files.write_atomically(path, b"new")
     assert caught.value.filename == str(path) and os.listdir(tmp_path) == ["x"]
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    """The lock goes with the last process that has its descriptor, here a copy of it."""
+    with files.sole_writer(tmp_path / "x") as lock:
+        with pytest.raises(UserError, match="wait for it"), files.sole_writer(tmp_path / "x"):
+            pass
+        copy = os.dup(lock)
+    with pytest.raises(UserError), files.sole_writer(tmp_path / "x"):
+        pass
+    os.close(copy)
+    with files.sole_writer(tmp_path / "x"):
+        pass

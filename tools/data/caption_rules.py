@@ -6,11 +6,11 @@ should be. They judge the text as it is stored.
 """
 
 import functools
-import hashlib
 import re
 from typing import Any, NamedTuple
 
 from mtv_jax.core.errors import UserError
+from tools.data import digests
 
 FAULTS = ("", "no letters", "file name", "web address", "page furniture")  # by code
 
@@ -98,8 +98,7 @@ def measure(text: str) -> Measured:
     words = text.casefold().split()
     if not words:
         return Measured(0, 0, 0, 0)
-    digest = hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest()
-    repeat = int.from_bytes(digest, "little") or 1
+    repeat = digests.of_bytes(" ".join(words).encode()) or 1
     fault = FAULTS.index(boilerplate(text))
     return Measured(repeat, min(len(words), 0xFFFF), min(len(text), 0xFFFF), fault)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mtv_jax.core.errors import UserError, closest
 
-_KINDS = {
+KINDS = {
     "min": "at least this number: clip_l14_similarity_score=0.28; may be repeated",
     "max": "at most this number: punsafe=0.5; may be repeated",
     "only": "one of these words: nsfw=UNLIKELY,UNSURE; may be repeated",
@@ -39,7 +39,7 @@ class Condition:
             number = _number(self.value)
             fault = math.isnan(number) or (self.kind == "top" and not 0 < number <= 1)
         if fault:
-            raise UserError(f"{self}: want --{self.kind} COLUMN=VALUE, {_KINDS[self.kind]}")
+            raise UserError(f"{self}: want --{self.kind} COLUMN=VALUE, {KINDS[self.kind]}")
 
     def __str__(self) -> str:
         return f"--{self.kind} {self.column}={self.value}"
@@ -48,6 +48,11 @@ class Condition:
     def is_number(self) -> bool:
         """Whether the column is read as numbers."""
         return self.kind != "only"
+
+    @property
+    def words(self) -> list[str]:
+        """Of `only`."""
+        return [word.strip() for word in self.value.split(",")]
 
     def fails(self, values: np.ndarray, among: np.ndarray) -> np.ndarray:
         """Which rows have a value that is not wanted.
@@ -61,7 +66,7 @@ class Condition:
         """
         has = ~lacks(values)
         if self.kind == "only":
-            return has & ~np.isin(values, [word.strip() for word in self.value.split(",")])
+            return has & ~np.isin(values, self.words)
         number = _number(self.value)
         if self.kind == "min":
             return has & (values < number)
@@ -82,7 +87,7 @@ def lacks(values: np.ndarray) -> np.ndarray:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags for conditions, and what to do where a value is missing."""
     group = parser.add_argument_group("columns")
-    for kind, help_ in _KINDS.items():
+    for kind, help_ in KINDS.items():
         group.add_argument(f"--{kind}", action="append", default=[], metavar="COLUMN=…", help=help_)
     group.add_argument(
         "--missing",
@@ -96,7 +101,7 @@ def parse(arguments: argparse.Namespace) -> list[Condition]:
     """The conditions of a command line, in the order in which they are applied."""
     return [
         Condition(kind, *(part.strip() for part in (*text.split("=", 1), "")[:2]))
-        for kind in _KINDS
+        for kind in KINDS
         for text in getattr(arguments, kind)
     ]
 
@@ -119,9 +124,7 @@ def check_columns(
 
 def settings(conditions: Sequence[Condition]) -> Mapping[str, Any]:
     """For a report."""
-    return {
-        kind: [f"{c.column}={c.value}" for c in conditions if c.kind == kind] for kind in _KINDS
-    }
+    return {kind: [f"{c.column}={c.value}" for c in conditions if c.kind == kind] for kind in KINDS}
 
 
 def _number(text: str) -> float:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
+from input_pipeline import files
 from mtv_jax.core.errors import UserError
 from tools.data import fetch_reasons, metadata
 
@@ -154,14 +155,19 @@ def download(folder: pathlib.Path, settings: Settings, effort: Effort, num_rows:
         The sums over all shards.
 
     Raises:
-        UserError: it failed, did not finish every shard, or too few images arrive.
+        UserError: it failed, did not finish every shard, too few images arrive, or another run is
+            at work in `folder`.
     """
     num_shards = -(-num_rows // settings.shard_rows)
     before = set(finished(folder))
     if len(before) >= num_shards:
         return tally(folder)
     log = folder / "fetch" / "log.txt"
-    with open(log, "ab") as output, _running(command_line(folder, settings, effort), output) as run:
+    with (
+        files.sole_writer(folder) as lock,
+        open(log, "ab") as output,
+        _running(command_line(folder, settings, effort), output, lock) as run,
+    ):
         report = _Report(num_shards, num_rows, effort.processes, len(before))
         while run.poll() is None:
             time.sleep(_POLL_SECONDS)
@@ -248,11 +254,16 @@ class _Report:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], output: IO[bytes]) -> Iterator[subprocess.Popen]:
-    """The program in a group of processes that ends with the block."""
+def _running(command: Sequence[str], output: IO[bytes], lock: int) -> Iterator[subprocess.Popen]:
+    """The program in a group of processes that ends with the block; it holds the lock as well."""
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}  # it would ask the net
     run = subprocess.Popen(
-        command, stdout=output, stderr=output, env=environment, start_new_session=True
+        command,
+        stdout=output,
+        stderr=output,
+        env=environment,
+        start_new_session=True,
+        pass_fds=[lock],  # it outlives a killed parent
     )
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:

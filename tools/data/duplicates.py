@@ -9,7 +9,6 @@ many there are, and a long run of hashes that share two bands is cut into bands 
 about 64 bytes of memory a hash, and 16 a pair that is found.
 """
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image
 from input_pipeline import decode, example
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import IMAGE
+from tools.data import digests
 
 MAX_DISTANCE = 10
 # Decoded at a reduced scale for at least this side, the hash of a large JPEG differs from that of
@@ -32,13 +32,12 @@ _ALL_BITS = (1 << 64) - 1
 
 
 def digest(columns: Mapping[str, example.Column]) -> tuple[int]:
-    """64 bits of a hash of the stored bytes; in 100 million images two agree by chance at 1:3700.
+    """A hash of the stored bytes.
 
     Raises:
         ValueError: there is no image.
     """
-    found = hashlib.blake2b(_image(columns), digest_size=8).digest()
-    return (int.from_bytes(found, "little"),)
+    return (digests.of_bytes(_image(columns)),)
 
 
 def perceptual_hash(columns: Mapping[str, example.Column]) -> tuple[int]:

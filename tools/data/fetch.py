@@ -35,6 +35,7 @@ from tools.data import (
 )
 
 _LIST_SHARDS = 100  # img2dataset holds one list in memory
+_RULES = ("missing", "min_side", "max_side", "max_aspect", "rows_per_shard", "take", "seed")
 _MAX_ENLARGE_ASPECT = 1024 / 224  # what ingest can store with both limits of its sides
 
 
@@ -88,7 +89,7 @@ def _prepare(
     print(funnel.table())
     rows = int(funnel.alive.sum())
     if not rows:
-        raise UserError("no row is left: loosen the rules")
+        raise UserError(f"no row is left of {funnel.rows_in:,}: loosen the rules")
     settings = download.Settings(
         columns=tuple(listed.kept),
         shard_rows=arguments.rows_per_shard,
@@ -128,7 +129,7 @@ def _run(
     counts = failures.write_ledger(folder)
     print(f"{folder}: {found.arrived:,} of {found.rows:,} images, {found.size / 1e9:,.2f} GB")
     for reason, count in counts.most_common():
-        print(f"  {reason:<44}{count:>14,}")
+        print(f"  {reason:<46}{count:>14,}")
     again = len(failures.rows_to_retry(folder, settings.shard_rows))
     ledger = folder / failures.LEDGER
     print(f"{ledger}: {counts.total():,} failures, {again:,} of them worth a --retry")
@@ -177,18 +178,7 @@ def _rules(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "metadata": [[path.name, path.stat().st_size] for path in parts if path.exists()],
         **conditions.settings(conditions.parse(arguments)),
-        **{
-            name: getattr(arguments, name)
-            for name in (
-                "missing",
-                "min_side",
-                "max_side",
-                "max_aspect",
-                "rows_per_shard",
-                "take",
-                "seed",
-            )
-        },
+        **{name: getattr(arguments, name) for name in _RULES},
     }
 
 
@@ -238,8 +228,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if bool(parsed.metadata) == parsed.retry:
         parser.error("want --metadata, or --retry without it")
-    if parsed.retry and parsed.dry_run:
-        parser.error("--dry_run goes with --metadata")
+    for name in ("dry_run", *conditions.KINDS, *_RULES):
+        if parsed.retry and getattr(parsed, name) != parser.get_default(name):
+            parser.error(
+                f"--{name} goes with --metadata: --retry keeps the rules of the first pass"
+            )
     for name in ("rows_per_shard", "take", "processes", "threads", "timeout", "min_side"):
         value = getattr(parsed, name)
         if value is not None and value < 1:

@@ -17,10 +17,15 @@ import numpy as np
 
 from mtv_jax.core.errors import UserError
 from tools.data import sources
-from tools.data.sources import CAPTION_SUFFIXES, IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES
+from tools.data.sources import (
+    CAPTION_COLUMNS,
+    CAPTION_SUFFIXES,
+    IMAGE_SUFFIXES,
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
+)
 
 _FILE_COLUMNS = ("filename", "file_name", "filepath", "file", "image", "path")
-_CAPTION_COLUMNS = ("caption", "title", "text")
 _DELIMITERS = "\t;,"
 
 
@@ -186,7 +191,7 @@ def _columns(table: pathlib.Path) -> _Columns | None:
                 continue
         names = {name.strip().lower(): name for name in header}
         files = [names[name] for name in _FILE_COLUMNS if name in names]
-        captions = [names[name] for name in _CAPTION_COLUMNS if name in names]
+        captions = [names[name] for name in CAPTION_COLUMNS if name in names]
         if files and captions:
             return _Columns(delimiter, files[0], captions[0])
     return None
@@ -201,7 +206,7 @@ def _read_table(table: pathlib.Path) -> dict[str, str]:
     if columns is None:
         raise UserError(
             f"{table} needs a column of files ({', '.join(_FILE_COLUMNS)}) and one of captions "
-            f"({', '.join(_CAPTION_COLUMNS)})"
+            f"({', '.join(CAPTION_COLUMNS)})"
         )
     captions: dict[str, str] = {}
     with open(table, newline="", encoding="utf-8-sig", errors="replace") as file:

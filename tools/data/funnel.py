@@ -98,8 +98,13 @@ def write_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
     files.write_atomically(path, "".join(lines).encode())
 
 
-def summarise(reports: Iterable[ShardReport]) -> dict[str, Any]:
-    """The sums over all shards, and those shards that broke off."""
+def summarise(reports: Iterable[ShardReport], asked: Iterable[str] = ()) -> dict[str, Any]:
+    """The sums over all shards, and those shards that broke off.
+
+    Args:
+        reports: of the shards.
+        asked: columns of scores to name even where no sample has them.
+    """
     reports = list(reports)
     sums: dict[str, collections.Counter[str]] = {}
     for name in ("outcomes", "reasons", "changes", "upstream", "columns"):
@@ -111,7 +116,7 @@ def summarise(reports: Iterable[ShardReport]) -> dict[str, Any]:
         **{name: sums["outcomes"][name] for name in (WRITTEN, WITHOUT_CAPTION, REJECTED)},
         "rejected_by_reason": dict(sorted(sums["reasons"].items())),
         "changes": dict(sorted(sums["changes"].items())),
-        "columns": dict(sorted(sums["columns"].items())),
+        "columns": dict(sorted({**dict.fromkeys(asked, 0), **sums["columns"]}.items())),
         "failed_upstream": dict(sorted(sums["upstream"].items())),
         "broken_archives": {report.source: report.broken for report in reports if report.broken},
     }

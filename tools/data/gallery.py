@@ -201,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, help="draw rows at random (default: evenly spread)")
     parsed = parser.parse_args(arguments)
-    if parsed.rows < 1:
-        parser.error("--rows is at least 1")
+    if parsed.rows < 1 or (parsed.seed or 0) < 0:
+        parser.error("--rows is at least 1, --seed at least 0")
     gallery = Gallery(parsed.store)
     rows = gallery.choose(parsed.rows, only=parsed.only, seed=parsed.seed)
     page = "".join(write_page(gallery, rows)).encode(errors="replace")

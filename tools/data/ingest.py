@@ -11,12 +11,9 @@ stopped.
 """
 
 import argparse
-import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
-import os
 import pathlib
 import sys
 import warnings
@@ -159,7 +156,7 @@ def ingest(arguments: argparse.Namespace) -> dict[str, Any]:
         **found.settings,
     }
     parts = found.parts
-    with _sole_writer(output):
+    with files.sole_writer(output):
         _check_plan(output, settings, parts)
         surveys = _survey(parts, arguments.workers)
         collide = _keys_collide(surveys)
@@ -174,7 +171,8 @@ def ingest(arguments: argparse.Namespace) -> dict[str, Any]:
                 ingest_shard, tasks, workers=arguments.workers, on_progress=progress.show
             )
         )
-        summary = funnel.summarise(reports)
+        asked = [name for name in keep_columns if name not in scores.DEFAULT]
+        summary = funnel.summarise(reports, asked)
         progress.finish(summary["read"])
         _commit(output, settings, reports, summary)
     return summary
@@ -197,21 +195,6 @@ def _keys_collide(surveys: Sequence[sources.Survey]) -> bool:
     """Whether two parts hold a sample of the same key."""
     hashes = np.concatenate([survey.key_hashes for survey in surveys])
     return len(np.unique(hashes)) < len(hashes)
-
-
-@contextlib.contextmanager
-def _sole_writer(output: pathlib.Path) -> Iterator[None]:
-    """Holds the store against a second writer; the lock goes with the process."""
-    output.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(output, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"another process is writing {output}: wait for it") from error
-    else:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _check_plan(
@@ -261,6 +244,8 @@ def _commit(
     }
     text = json.dumps(content, indent=1, ensure_ascii=True) + "\n"
     files.write_atomically(output / "funnel.json", text.encode())
+    if summary["read"] == 0:
+        raise UserError("nothing was written: the input holds no samples")
     if kept == 0:
         raise UserError(
             f"nothing was written: all {summary['read']:,} samples were rejected "

@@ -44,8 +44,9 @@ def find(pattern: str, options: sources.Options) -> Input:
             "'DIR/*.tar'"
         )
     (kind,) = found
-    for name in ("captions", "caption_column", "split"):
-        if getattr(options, name) is not None and name not in kind.options:
+    for name in ("captions", "rows_per_shard", "caption_column", "split"):
+        said = getattr(options, name) != getattr(sources.Options(), name)
+        if said and name not in kind.options:
             obeying = " or ".join(kind.name for kind in KINDS if name in kind.options)
             raise UserError(f"--{name} goes with {obeying}; --input {pattern} holds {kind.name}")
     parts = kind.parts(claims[kind.name], sources.input_folder(pattern), options)

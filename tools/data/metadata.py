@@ -14,25 +14,16 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from mtv_jax.core.errors import UserError
-from tools.data import conditions
+from tools.data import conditions, scores
 from tools.data.row_funnel import RowFunnel
 
-SCORES = (
-    "clip_b32_similarity_score",
-    "clip_l14_similarity_score",
-    "similarity",
-    "punsafe",
-    "pwatermark",
-    "aesthetic_score",
-)
-WORDS = ("nsfw",)
 _ALIASES = {
     "caption": "text",
     "aesthetic": "aesthetic_score",
     "original_width": "width",
     "original_height": "height",
 }
-_KEPT = ("url", "text", "uid", "sha256", "face_bboxes", *SCORES, *WORDS)
+_KEPT = ("url", "text", "uid", "sha256", "face_bboxes", *scores.DEFAULT)
 HASH, BOXES = "sha256", "face_bboxes"
 
 
@@ -70,7 +61,7 @@ class Metadata:
         """Reads the footers of files and of folders of files.
 
         Raises:
-            UserError: no such files, damaged ones, or such as have no addresses.
+            UserError: no such files, damaged ones, or such as have no rows or no addresses.
         """
         self.files = [file for path in paths for file in parquet_files(path)]
         if not self.files:
@@ -79,6 +70,8 @@ class Metadata:
         if "url" not in self.columns:
             raise UserError(f"{self.files[0]} has no column url: it is not a list of images")
         self.file_rows = [self._rows_of(file) for file in self.files]
+        if not self.num_rows:
+            raise UserError(f"--metadata {self.files[0]}: the list has no rows")
 
     @property
     def num_rows(self) -> int:
@@ -194,8 +187,8 @@ class _Rule:
 
 
 def _rules(metadata: Metadata, wanted: Wanted) -> list[_Rule]:
-    numbers = {*SCORES, "width", "height"} & set(metadata.columns)
-    words = set(WORDS) & set(metadata.columns)
+    numbers = {*scores.NUMBERS, "width", "height"} & set(metadata.columns)
+    words = set(scores.TEXTS) & set(metadata.columns)
     where = str(metadata.files[0])
     conditions.check_columns(wanted.conditions, numbers, words, where)
     rules = [_Rule("no address", ("url",))]
@@ -223,7 +216,7 @@ def _lengths(texts: pyarrow.ChunkedArray) -> np.ndarray:
 
 
 def _field(field: pyarrow.Field) -> pyarrow.Field:
-    if field.name in SCORES:
+    if field.name in scores.NUMBERS:
         return field.with_type(pyarrow.float32())
     return field if field.name == BOXES else field.with_type(pyarrow.string())
 

@@ -3,7 +3,6 @@
 
 import array
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -14,6 +13,7 @@ import numpy as np
 
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.progress import Progress
+from tools.data import digests
 from tools.data.sources import IMAGE_SUFFIXES
 from tools.data.verify import Findings
 
@@ -165,8 +165,7 @@ def _load_coco(path: pathlib.Path) -> Mapping[str, Any] | None:
 
 
 def _hash(name: str) -> int:
-    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    return digests.of_bytes(name.encode(errors="surrogatepass"))
 
 
 def _parse(line: bytes) -> Entry:

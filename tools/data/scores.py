@@ -16,16 +16,16 @@ from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import Field
 from tools.data.captions import clean_caption
 
-DEFAULT = (
+NUMBERS = (
     "clip_b32_similarity_score",
     "clip_l14_similarity_score",
     "similarity",
     "punsafe",
     "pwatermark",
     "aesthetic_score",
-    "nsfw",
 )
-_TEXTS = frozenset({"nsfw"})
+TEXTS = ("nsfw",)
+DEFAULT = (*NUMBERS, *TEXTS)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -54,7 +54,7 @@ def kept(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | s
     """
     by_name = {name.lower(): value for name, value in values.items()}
     found = {
-        name: _text(by_name[name]) if name in _TEXTS else _number(by_name[name])
+        name: _text(by_name[name]) if name in TEXTS else _number(by_name[name])
         for name in names
         if name in by_name
     }
@@ -63,7 +63,7 @@ def kept(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | s
 
 def fields(names: Collection[str]) -> list[Field]:
     """The declarations of kept columns."""
-    return [Field(name=name, dtype="str" if name in _TEXTS else "float32") for name in names]
+    return [Field(name=name, dtype="str" if name in TEXTS else "float32") for name in names]
 
 
 def _number(value: Any) -> float | None:

@@ -25,15 +25,27 @@ from tools.data import conditions, duplicates, parallel, select_rules
 from tools.data.row_funnel import RowFunnel
 
 _NOT_RULES = {"store", "name", "overwrite", "workers"}
+_GO_WITH = {
+    "missing": tuple(conditions.KINDS),
+    "min_language_probability": ("language",),
+    "language_from_words": ("language",),
+    "seed": ("take",),
+}
 
 
 def select(arguments: argparse.Namespace) -> RowFunnel:
     """Applies the rules, writes the selection and returns its funnel.
 
     Raises:
-        UserError: a store, selection, sidecar or column that is not there, or nothing left.
+        UserError: a store, selection, sidecar or column that is not there, nothing left, or another
+            run at work on the store.
     """
     opened = store.Store.open(arguments.store)
+    with files.sole_writer(opened.path):  # of what is measured: a shard has one file for all rows
+        return _select(opened, arguments)
+
+
+def _select(opened: store.Store, arguments: argparse.Namespace) -> RowFunnel:
     path = opened.path / "selections" / f"{arguments.name}.json"
     if path.with_suffix(".npy").exists() and not arguments.overwrite:
         raise UserError(
@@ -54,7 +66,6 @@ def select(arguments: argparse.Namespace) -> RowFunnel:
             f"no row is left of {funnel.rows_in:,}, nothing was written: loosen the rules "
             f"({worst.rule!r} alone took out {worst.removed:,})"
         )
-    store.write_selection(opened.path, arguments.name, np.flatnonzero(funnel.alive))
     content = {
         "selection": arguments.name,
         "store": {"name": opened.name, "rows": opened.num_rows},
@@ -63,7 +74,9 @@ def select(arguments: argparse.Namespace) -> RowFunnel:
         "versions": _versions(),
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    path.parent.mkdir(exist_ok=True)
     files.write_atomically(path, text.encode(errors="surrogateescape"))
+    store.write_selection(opened.path, arguments.name, np.flatnonzero(funnel.alive))
     return funnel
 
 
@@ -182,6 +195,10 @@ def _check(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
         value = getattr(parsed, name)
         if value is not None and value < 1:
             parser.error(f"--{name} is at least 1")
+    for name, rules in _GO_WITH.items():
+        given = getattr(parsed, name) != parser.get_default(name)
+        if given and not any(getattr(parsed, rule) for rule in rules):
+            parser.error(f"--{name} goes with --{' or --'.join(rules)}")
 
 
 @report_user_errors

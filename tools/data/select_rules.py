@@ -7,7 +7,7 @@ come after the captions, so that of two equal images the one whose caption is go
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from input_pipeline import store
 from mtv_jax.core.errors import UserError, closest
 from mtv_jax.core.fields import CAPTION, IMAGE
 from mtv_jax.core.progress import Progress
-from tools.data import caption_rules, conditions, duplicates, facts
+from tools.data import caption_rules, conditions, digests, duplicates, facts
 from tools.data.row_funnel import RowFunnel
 
 # Of captions of 6 words and more that are nearly all English, 2 % have a lower probability of being
@@ -44,9 +44,13 @@ def _number(column: str, columns: facts.Columns) -> tuple[float]:
     return (float(values[0]) if len(values) else np.nan,)
 
 
-def _word(column: str, columns: facts.Columns) -> tuple[str]:
+def _word(column: str, columns: facts.Columns) -> tuple[int]:
     values = columns.get(column)
-    return (values[0].decode() if isinstance(values, list) and values else "",)
+    return (_code(values[0]) if isinstance(values, list) and values else 0,)
+
+
+def _code(word: bytes) -> int:
+    return digests.of_bytes(word) or 1
 
 
 def _holds_more(columns: facts.Columns) -> tuple[bool]:
@@ -75,9 +79,9 @@ def language_fact(language: str) -> facts.Fact:
 
 
 def column_fact(condition: conditions.Condition) -> facts.Fact:
-    """The value of a column; of words the first 64 characters."""
+    """The value of a column; of words a digest, 0 where there is none."""
     describe = functools.partial(_number if condition.is_number else _word, condition.column)
-    dtype = "f4" if condition.is_number else "U64"
+    dtype = "f4" if condition.is_number else "u8"
     fields = (("value", dtype),)
     return facts.Fact(f"column.{condition.column}", describe, fields, (condition.column,))
 
@@ -107,7 +111,7 @@ def readable(opened: store.Store, arguments: argparse.Namespace, funnel: RowFunn
     if arguments.max_repeats:  # counted over the store
         rows = np.ones(opened.num_rows, bool)
     facts.measure(opened, wanted, rows, label="records", workers=arguments.workers)
-    _drop_unreadable(opened, wanted[0], funnel)
+    _drop_unreadable(opened, wanted, funnel)
 
 
 def columns(opened: store.Store, arguments: argparse.Namespace, funnel: RowFunnel) -> None:
@@ -165,7 +169,7 @@ def equal_images(opened: store.Store, arguments: argparse.Namespace, funnel: Row
     """`--no_duplicates`: of equal bytes one row stays."""
     if not arguments.no_duplicates:
         return
-    rows = _in_order(opened, arguments, funnel, DIGEST_FACT)
+    rows = _in_order(opened, arguments, funnel)
     values = facts.load(opened, DIGEST_FACT)["value"]
     _take_out(funnel, "duplicate", rows[duplicates.repeated(values[rows])])
 
@@ -175,7 +179,7 @@ def similar_images(opened: store.Store, arguments: argparse.Namespace, funnel: R
     distance = arguments.near_duplicates
     if distance is None:
         return
-    rows = _in_order(opened, arguments, funnel, HASH_FACT)
+    rows = _in_order(opened, arguments, funnel)
     hashes = facts.load(opened, HASH_FACT)["value"][rows]
     progress = Progress("near-duplicates", duplicates.num_tables(distance), unit="tables")
     near = duplicates.nearly_repeated(hashes, distance, progress.show)
@@ -235,10 +239,14 @@ def _image_facts(arguments: argparse.Namespace) -> list[facts.Fact]:
     return [DIGEST_FACT] * arguments.no_duplicates + [HASH_FACT] * near
 
 
-def _drop_unreadable(opened: store.Store, fact: facts.Fact, funnel: RowFunnel) -> None:
-    state = facts.load(opened, fact)["state"]
-    if (funnel.alive & (state == facts.UNREADABLE)).any():
-        funnel.take_out("cannot be read", state == facts.UNREADABLE)
+def _drop_unreadable(
+    opened: store.Store, measured: Sequence[facts.Fact], funnel: RowFunnel
+) -> None:
+    unreadable = np.zeros(opened.num_rows, bool)
+    for fact in measured:
+        unreadable |= facts.load(opened, fact)["state"] == facts.UNREADABLE
+    if (funnel.alive & unreadable).any():
+        funnel.take_out("cannot be read", unreadable)
 
 
 def _apply(
@@ -248,20 +256,21 @@ def _apply(
     funnel: RowFunnel,
 ) -> None:
     values = facts.load(opened, column_fact(condition))["value"]
-    fails = condition.fails(values, funnel.alive)
-    missing = conditions.lacks(values)
+    if condition.is_number:
+        fails, missing = condition.fails(values, funnel.alive), conditions.lacks(values)
+    else:
+        missing = values == 0
+        fails = ~missing & ~np.isin(values, [_code(word.encode()) for word in condition.words])
     if arguments.missing == "drop":
         fails |= missing
     funnel.take_out(str(condition), fails, missing)
 
 
-def _in_order(
-    opened: store.Store, arguments: argparse.Namespace, funnel: RowFunnel, fact: facts.Fact
-) -> np.ndarray:
+def _in_order(opened: store.Store, arguments: argparse.Namespace, funnel: RowFunnel) -> np.ndarray:
     """Measures the images that are left; their rows, those with a caption first: int64 [n]."""
     wanted = _image_facts(arguments)  # together: each image is read once
     facts.measure(opened, wanted, funnel.alive, label="images", workers=arguments.workers)
-    _drop_unreadable(opened, fact, funnel)
+    _drop_unreadable(opened, wanted, funnel)
     rows = np.flatnonzero(funnel.alive)
     has_caption = facts.load(opened, CAPTION_FACT)["repeat"][rows] != 0
     return np.concatenate([rows[has_caption], rows[~has_caption]])

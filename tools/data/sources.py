@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from mtv_jax.core.errors import UserError
+from tools.data import digests
 from tools.data.upstream import LostRow
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif", ".avif"}
 )
 CAPTION_SUFFIXES = (".txt", ".json")
+CAPTION_COLUMNS = ("caption", "text", "title")  # of a table; the first that is there
 MAX_IMAGE_BYTES = 64 << 20
 MAX_TEXT_BYTES = 1 << 20
 DEFAULT_SPLIT = "train"
@@ -154,9 +156,7 @@ def in_one_line(error: Exception) -> str:
 
 def hash_keys(keys: Iterable[str]) -> np.ndarray:
     """Eight bytes for each key: uint64 [n]."""
-    encoded = (key.encode(errors="surrogateescape") for key in keys)
-    digests = b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in encoded)
-    return np.frombuffer(digests, np.uint64)
+    return digests.of_each(key.encode(errors="surrogateescape") for key in keys)
 
 
 def row_key(row: int) -> str:

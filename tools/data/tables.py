@@ -24,7 +24,6 @@ from tools.data.upstream import SUCCESS, LostRow
 ROWS_AT_ONCE = 16
 DAMAGE = (pa.ArrowException, OSError, ValueError)  # what pyarrow raises over bytes gone bad
 _IMAGES = ("image", "jpg", "jpeg", "png", "webp", "img")
-_CAPTIONS = ("caption", "text", "title")
 _KEYS = ("key", "__key__")
 _SPLITS = frozenset({"train", "training", "test", "validation", "valid", "val", "dev"})
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?")
@@ -256,7 +255,11 @@ def _find_columns(schema: pa.Schema, options: sources.Options) -> Columns:
     if len(set(schema.names)) < len(schema.names):
         raise UnusableTable(f"has two columns of one name {has}")
     names = {field.name.lower(): field.name for field in reversed(list(schema))}
-    texts = [name for name in _CAPTIONS if name in names and _is_caption(schema, names[name])]
+    texts = [
+        name
+        for name in sources.CAPTION_COLUMNS
+        if name in names and _is_caption(schema, names[name])
+    ]
     caption = names[texts[0]] if texts else ""
     if options.caption_column:
         caption = names.get(options.caption_column.lower(), "")

@@ -17,7 +17,6 @@ from input_pipeline import example
 from mtv_jax.core.errors import UserError
 from tools.data import record_files, sources
 
-_CAPTIONS = ("caption", "text", "title")
 _RECORD_BYTES = sources.MAX_IMAGE_BYTES + (16 << 20)  # beside the image may lie a lot
 
 
@@ -189,7 +188,7 @@ def _columns(
         raise UserError(f"{folder} needs an Image feature, one or named image (it has: {kinds})")
     caption, classes = options.caption_column or "", ()
     if not caption:
-        columns = (_text_column(name, features) for name in (*_CAPTIONS, "captions"))
+        columns = (_text_column(name, features) for name in (*sources.CAPTION_COLUMNS, "captions"))
         caption = next(filter(None, columns), "")
     elif caption not in features:
         raise UserError(f"{folder} has no column {caption} (it has: {kinds})")
@@ -224,7 +223,9 @@ def _text_column(name: str, features: Mapping[str, Any], prefix: str = "") -> st
         return prefix + name
     inside = {} if prefix else feature.get("featuresDict", {}).get("features", {})
     single = {key: value for key, value in inside.items() if not value.get("sequence")}
-    return next(filter(None, (_text_column(k, single, f"{name}/") for k in _CAPTIONS)), "")
+    return next(
+        filter(None, (_text_column(k, single, f"{name}/") for k in sources.CAPTION_COLUMNS)), ""
+    )
 
 
 def _class_names(path: pathlib.Path) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ far for near, are faults too. Exits 1 with counts and the first offenders of eac
 import argparse
 import dataclasses
 import functools
-import hashlib
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from input_pipeline import decode, example, store, tfrecord
 from mtv_jax.core.errors import UserError, report_user_errors
 from mtv_jax.core.fields import Field
 from mtv_jax.core.progress import Progress
-from tools.data import checks, label_checks, parallel
+from tools.data import checks, digests, label_checks, parallel
 
 _SHOWN = 5
 _UNREADABLE = b""  # in place of a key
@@ -79,12 +78,7 @@ def check_shard(path: pathlib.Path, shard: int) -> ShardFindings:
     rows = _check_base(base, shard, findings)
     for sidecar in base.sidecars:
         _check_sidecar(store.Store.open(path, (sidecar,)), shard, rows, findings)
-    return ShardFindings(findings, _hash_keys([row.key for row in rows]))
-
-
-def _hash_keys(keys: Sequence[bytes]) -> np.ndarray:
-    digests = b"".join(hashlib.blake2b(key, digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, np.uint64)
+    return ShardFindings(findings, digests.of_each(row.key for row in rows))
 
 
 def _check_base(base: store.Store, shard: int, findings: Findings) -> list[_Row]:
@@ -177,9 +171,9 @@ def _check_record(
             findings.add("rasters of another size", row.describe(holder, f"{field.name} {fault}"))
 
 
-def _check_unique(opened: store.Store, hashes: np.ndarray, findings: Findings) -> None:
-    first_rows = np.unique(hashes, return_index=True)[1]
-    readable = np.flatnonzero(hashes != _hash_keys([_UNREADABLE]))
+def _check_unique(opened: store.Store, key_hashes: np.ndarray, findings: Findings) -> None:
+    first_rows = np.unique(key_hashes, return_index=True)[1]
+    readable = np.flatnonzero(key_hashes != digests.of_bytes(_UNREADABLE))
     for number, global_row in enumerate(np.setdiff1d(readable, first_rows)):
         where = ""
         if number < _SHOWN:
@@ -204,7 +198,7 @@ def verify(path: pathlib.Path, workers: int) -> Findings:
     """Checks a whole store."""
     opened = store.Store.open(path)
     progress = Progress("verify", opened.num_rows)
-    findings, hashes = Findings(), []
+    findings, key_hashes = Findings(), []
     results = parallel.map_shards(
         functools.partial(check_shard, path),
         range(len(opened.shard_rows)),
@@ -213,8 +207,8 @@ def verify(path: pathlib.Path, workers: int) -> Findings:
     )
     for result in results:
         findings.merge(result.findings)
-        hashes.append(result.key_hashes)
-    _check_unique(opened, np.concatenate(hashes), findings)
+        key_hashes.append(result.key_hashes)
+    _check_unique(opened, np.concatenate(key_hashes), findings)
     _check_selections(opened, findings)
     progress.finish(opened.num_rows)
     return findings

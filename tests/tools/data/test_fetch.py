@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a list of addresses to tars that ingest reads, with a stand-in for img2dataset."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -45,6 +46,11 @@ def _write_list(tmp_path, addresses, images, **columns):
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "list.parquet")
 
 
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch):
+    monkeypatch.setattr(download, "_POLL_SECONDS", 0.02)
+
+
 @pytest.fixture
 def listed(tmp_path, picture, encoded):
     """Twelve images, of which three do not arrive and one is another than was listed."""
@@ -61,15 +67,18 @@ def listed(tmp_path, picture, encoded):
 
 
 def _arguments(folder, *more, program=STAND_IN):
-    given = ["--output", str(folder / "out"), "--img2dataset", program, "--processes", "1"]
-    return [*given, "--rows_per_shard", "5", *more]
+    given = ["--output", str(folder / "out"), "--img2dataset", program, "--processes", "1", *more]
+    if "--retry" in more:
+        return given
+    return [*given, "--rows_per_shard", "5", "--metadata", str(folder / "list.parquet")]
 
 
 def _fetch(folder, *more, **options):
-    arguments = _arguments(folder, *more, **options)
-    if "--retry" not in more:
-        arguments += ["--metadata", str(folder / "list.parquet")]
-    return fetch.main(arguments)
+    return fetch.main(_arguments(folder, *more, **options))
+
+
+def _ingest(source, target):
+    return ingest.main(["--input", str(source), "--output", str(target), "--workers", "1"])
 
 
 def _ledger(folder):
@@ -88,12 +97,14 @@ def test_from_a_list_to_a_store(listed, capsys):
         FAILING[8]: "timeout",
         "5.jpg": "hash mismatch: not the image that was listed",
     }
-    assert ingest.main(["--input", str(out), "--output", str(listed / "store")]) == 0
+    assert _ingest(out, listed / "store") == 0
     opened = Store.open(listed / "store")
     assert opened.shard_rows == (3, 3, 2)
     funnel = json.loads((listed / "store" / "funnel.json").read_text())
     assert funnel["failed_upstream"] == {"failed_to_download": 4}
-    assert opened.read(1, 1, ["caption"])["caption"] == [b"picture 7"]
+    row = opened.read(1, 1, ["caption", "clip_l14_similarity_score"])
+    assert row["caption"] == [b"picture 7"]
+    assert row["clip_l14_similarity_score"] == [np.float32(0.07)]
 
 
 def test_rules_come_first(listed):
@@ -192,22 +203,43 @@ def test_a_program_that_fails(listed, capsys):
     assert "0 of 3 shards (status 1)" in errors and "out of luck" in errors
 
 
-def test_the_program_ends_with_us(tmp_path, encoded, picture):
-    image = encoded(picture())
-    _write_list(tmp_path, ["http://no.invalid/sleep"], [image])
+@pytest.fixture
+def downloading(tmp_path, encoded, picture):
+    """A fetch whose download takes a minute; what is left of it ends with the test."""
+    _write_list(tmp_path, ["http://no.invalid/sleep"], [encoded(picture())])
     command = [sys.executable, "-m", "tools.data.fetch", *_arguments(tmp_path)]
-    command += ["--metadata", str(tmp_path / "list.parquet")]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE)
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     calls = tmp_path / "out" / "fetch" / "calls"
     while not calls.exists():
         assert run.poll() is None
         time.sleep(0.05)
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(20) == 130
-    commands = (
-        pathlib.Path(f"/proc/{entry}/cmdline") for entry in os.listdir("/proc") if entry.isdigit()
-    )
-    assert not any(str(tmp_path).encode() in _content(path) for path in commands)
+    yield run
+    for process in [*_processes(tmp_path), run.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    run.wait()
+
+
+def test_the_program_ends_with_us(tmp_path, downloading):
+    downloading.send_signal(signal.SIGTERM)
+    assert downloading.wait(20) == 130
+    assert not _processes(tmp_path)
+
+
+def test_a_program_that_outlived_us_is_alone(tmp_path, downloading, capsys):
+    downloading.kill()
+    downloading.wait()
+    (left,) = _processes(tmp_path)
+    assert _fetch(tmp_path) == 2
+    assert f"another process is writing {tmp_path / 'out'}: wait" in capsys.readouterr().err
+    assert _processes(tmp_path) == [left]
+
+
+def _processes(folder):
+    """Those with `folder` in their command."""
+    numbers = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    named = str(folder).encode()
+    return [n for n in numbers if named in _content(pathlib.Path(f"/proc/{n}/cmdline"))]
 
 
 def _content(path):
@@ -225,6 +257,13 @@ def test_parts_hold_whole_shards(listed, monkeypatch):
     assert failures.rows_to_retry(listed / "out", 5).tolist() == [3, 8]
     again = pyarrow.concat_tables(failures.chosen(listed / "out", np.array([1, 8])))
     assert again["uid"].to_pylist() == ["u1", "u8"]
+
+
+@pytest.mark.parametrize("rule", [["--min", "similarity=0.3"], ["--min_side", "512"]])
+def test_a_second_pass_has_the_rules_of_the_first(tmp_path, rule, capsys):
+    with pytest.raises(SystemExit):
+        fetch.main(["--output", str(tmp_path), "--retry", *rule])
+    assert f"{rule[0]} goes with --metadata" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -257,7 +296,7 @@ def test_with_img2dataset_itself(tmp_path, picture, encoded):
         "gone.jpg": "HTTP 404",
         "2.jpg": "hash mismatch: not the image that was listed",
     }
-    assert ingest.main(["--input", str(tmp_path / "out"), "--output", str(tmp_path / "s")]) == 0
+    assert _ingest(tmp_path / "out", tmp_path / "s") == 0
     opened = Store.open(tmp_path / "s")
     assert opened.read(0, 1, ["width"])["width"] == [1024] and opened.num_rows == 2
     assert download.tally(tmp_path / "out").arrived == 2

@@ -68,6 +68,11 @@ def test_captions_table_elsewhere(root, tmp_path):
     assert _captions(root, table)["a.jpg"][0] == b"absolute"
 
 
+def test_of_several_columns_the_one_that_other_sources_take(root):
+    (root / "t.csv").write_text("file,title,text\na.jpg,a name,what is seen\n")
+    assert _captions(root)["a.jpg"][0] == b"what is seen"
+
+
 def test_tables_that_cannot_be_used(root, tmp_path):
     table = tmp_path / "t.csv"
     with pytest.raises(UserError, match="No such file"):

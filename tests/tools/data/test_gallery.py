@@ -203,6 +203,12 @@ def test_bad_use_gets_one_line(path, tmp_path, capsys, options, said):
     assert said in errors[-1] and errors[-1].startswith("error: ")
 
 
+@pytest.mark.parametrize("options", [["--rows", "0"], ["--seed", "-1"]])
+def test_senseless_numbers_are_refused(path, tmp_path, options):
+    with pytest.raises(SystemExit):
+        gallery.main([str(path), "--output", str(tmp_path / "gallery.html"), *options])
+
+
 def test_a_damaged_funnel_is_named(path, tmp_path, capsys):
     (path / "boxes_v1-00000.funnel.json").write_text("{")
     assert gallery.main([str(path), "--output", str(tmp_path / "gallery.html")]) == 2

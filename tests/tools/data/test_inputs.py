@@ -69,6 +69,8 @@ def test_options_of_another_kind_are_refused(root):
     for option in ("caption_column", "split"):
         with pytest.raises(UserError, match=f"--{option} goes with parquet .* holds tars"):
             inputs.find(str(root), sources.Options(**{option: "x"}))
+    with pytest.raises(UserError, match=r"--rows_per_shard goes with images; .* holds tars"):
+        inputs.find(str(root), sources.Options(rows_per_shard=500))
 
 
 def test_settings_are_what_changes_the_store(root):

@@ -124,6 +124,10 @@ def test_what_is_no_list(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(UserError, match=r"bad\.parquet is not parquet"):
         metadata.Metadata([tmp_path / "bad.parquet"])
+    with pyarrow.parquet.ParquetWriter(tmp_path / "0.parquet", pyarrow.schema({"url": "string"})):
+        pass
+    with pytest.raises(UserError, match=r"0\.parquet: the list has no rows"):
+        metadata.Metadata([tmp_path / "0.parquet"])
     with pytest.raises(UserError, match="no column url"):
         metadata.Metadata([_write(tmp_path / "x.parquet", text=["a"])])
 

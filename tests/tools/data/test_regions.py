@@ -22,7 +22,7 @@ def path(tmp_path, picture):
     for seed, name in enumerate(_NAMES):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         picture(_WIDTH, _HEIGHT, seed=seed).save(tmp_path / "photos" / name)
-    _ingest(tmp_path / "photos", tmp_path / "store")
+    _ingest(tmp_path / "photos", tmp_path / "store", "--rows_per_shard", "2")
     return tmp_path / "store"
 
 
@@ -38,9 +38,9 @@ def write(tmp_path):
     return write
 
 
-def _ingest(source, target):
-    options = ["--min_side", "32", "--rows_per_shard", "2", "--workers", "1"]
-    assert ingest.main(["--input", str(source), "--output", str(target), *options]) == 0
+def _ingest(source, target, *options):
+    given = ["--input", str(source), "--output", str(target), "--min_side", "32", *options]
+    assert ingest.main([*given, "--workers", "1"]) == 0
 
 
 def _entry(key, *found, size=(_WIDTH, _HEIGHT)):

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from input_pipeline import files
 from input_pipeline.store import Store, finish_sidecar, finish_store, shard_path, write_shard
 from mtv_jax.core.fields import CAPTION, IMAGE, Field
-from tools.data import caption_rules, duplicates, facts, select, select_rules
+from tools.data import caption_rules, conditions, duplicates, facts, select, select_rules
 
 ROWS = 40  # in three shards
 SHARDS = (15, 20, 5)
@@ -84,6 +85,13 @@ def test_sizes_and_scores(path):
     assert _select(path, "--min", "height=110", "--max", "height=120")[0] == list(range(10, 21))
     rows, _ = _select(path, "--only", "nsfw=UNLIKELY,UNSURE", name="b")
     assert rows == _without(9, 19, 29, 39)
+    assert _select(path, "--only", "nsfw=NSFW", "--missing", "drop", name="c")[0] == [9, 19, 29, 39]
+
+
+def test_a_word_of_any_length_takes_a_few_bytes():
+    fact = select_rules.column_fact(conditions.Condition("only", "nsfw", "x"))
+    assert fact.dtype.itemsize < 10
+    assert len({fact.describe({"nsfw": [b"x" * 100 + end]}) for end in (b"", b"a", b"b")}) == 3
 
 
 @pytest.mark.parametrize("missing", ["keep", "drop"])
@@ -212,9 +220,42 @@ def test_a_selection_is_not_replaced_by_accident(path, capsys):
     assert len(_select(path, "--take", "6", "--overwrite")[0]) == 6
 
 
+def test_two_at_a_time_would_lose_what_the_other_measured(path, capsys):
+    with files.sole_writer(path):
+        assert f"another process is writing {path}" in _refused(path, capsys, "--min_words", "2")
+    assert _select(path, "--min_words", "2")[0] == _without(3, 6)
+
+
+def test_all_that_there_are(path):
+    assert _select(path, "--take", str(ROWS))[0] == _without()
+
+
 def test_a_misspelt_column(path, capsys):
     errors = _refused(path, capsys, "--min", "similarty=0.2")
     assert 'has no such column (did you mean "similarity"?)' in errors
+
+
+def test_a_selection_comes_after_its_report(path, monkeypatch):
+    """A run that is killed between the two has made nothing."""
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(select.json, "dumps", killed)
+    assert select.main([str(path), "--name", "a", "--take", "5"]) == 130
+    monkeypatch.undo()
+    assert len(_select(path, "--take", "6")[0]) == 6
+
+
+def test_a_caption_that_cannot_be_read(path):
+    """The other columns of that row can."""
+    opened = Store.open(path)
+    rows = [opened.read(0, row, list(opened.fields)) for row in range(SHARDS[0])]
+    rows[2]["caption"] = [b"\xff a caption of some words"]
+    write_shard(path, "images", 0, rows)
+    rows, report = _select(path, "--min", "height=101", "--no_boilerplate")
+    assert rows == _without(0, 2, 3, 4)
+    assert report["funnel"]["steps"][0]["rule"] == "cannot be read"
 
 
 def test_a_record_that_cannot_be_read(path):
@@ -295,7 +336,15 @@ def test_missing_packages_are_named_before_the_work(path, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--near_duplicates", str(duplicates.MAX_DISTANCE + 1)], ["--take", "0"], ["--name", "../x"]],
+    [
+        ["--near_duplicates", str(duplicates.MAX_DISTANCE + 1)],
+        ["--take", "0"],
+        ["--name", "../x"],
+        ["--seed", "1"],
+        ["--language_from_words", "3"],
+        ["--min_language_probability", "0.5"],
+        ["--missing", "drop", "--min_words", "2"],
+    ],
 )
 def test_bad_arguments(path, arguments, capsys):
     with pytest.raises(SystemExit):
