@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Relative depth by Depth Anything V2 (arXiv 2406.09414), through `transformers`.
 
-The network gives disparity: large is near. Images go through the folder's own processor (short
-side 518, multiples of 14), batches hold one shape. What is stored is min-max scaled at a short side
-of 288: the loss is blind to scale and shift of an image.
+The network gives disparity: large is near. Images go through the folder's own processor, which
+makes the short side 518 (of images smaller than that both ways the long one) and sides multiples of
+14; batches hold one shape. What is stored is min-max scaled at a short side of 288: the loss is
+blind to scale and shift of an image.
 
 A map is doubted when the mirrored image has another one. The mirror image is looked at with few
 pixels, which costs a seventh of the time, and both maps are compared at that size by Pearson's
@@ -11,7 +12,6 @@ correlation, blind to scale and shift as well. It is stored as the label's confi
 """
 
 import dataclasses
-import functools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -27,6 +27,7 @@ from tools.label.base import Expert, Labeller, Licence, Outcome, Sample
 from tools.label.experts import hub
 
 _SIZES = {"small": "Small", "base": "Base", "large": "Large"}
+_WIDTHS = {384: "small", 768: "base", 1024: "large"}
 _PATCH = 14
 _COMPRESSION = 6  # of PNG: 14 % fewer bytes than OpenCV's own choice, in eight times the time
 _AT_AN_END = 1e-3  # of the range of a map
@@ -79,10 +80,10 @@ class DepthAnythingV2(Expert):
     def load(self, device: str) -> "_Depth":
         return _Depth(self, device)
 
-    @functools.cached_property
-    def source(self) -> str:
-        """Folder or hub id of the weights."""
-        return self.weights or f"depth-anything/Depth-Anything-V2-{_SIZES[self.size]}-hf"
+    @property
+    def published(self) -> str:
+        """Hub id of the published weights of its size."""
+        return f"depth-anything/Depth-Anything-V2-{_SIZES[self.size]}-hf"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,21 +105,23 @@ class _Depth(Labeller):
         torch, transformers = hub.packages()
         loaded = hub.load(
             settings,
-            settings.source,
+            settings.weights or settings.published,
             transformers.AutoModelForDepthEstimation,
             transformers.AutoImageProcessor,
+            published=settings.published,
             device=device,
         )
+        _check_kind(settings, loaded.model.config)
         self._settings, self._torch = settings, torch
         self._model, self._processor = loaded.model, loaded.processor
         self.digest = loaded.digest
 
     def prepare(self, sample: Sample) -> _Prepared:
-        pixels = self._processor(sample.image, return_tensors="np")["pixel_values"][0]
+        pixels = hub.pixels(self._processor, sample.image)
         size = sample.image.shape[:2]
         scale = min(self._settings.short_side / min(size), 1.0)
         height, width = (max(round(side * scale), 1) for side in size)
-        return _Prepared(np.asarray(pixels, np.float32), (height, width))
+        return _Prepared(pixels, (height, width))
 
     def shape(self, prepared: _Prepared) -> Hashable:
         return prepared.pixels.shape
@@ -161,7 +164,7 @@ class _Depth(Labeller):
         values, agreement = result.disparity, result.agreement
         if reason := self._fault(values):
             return Outcome(reason=reason, detail=f"{values.min():.4g} to {values.max():.4g}")
-        if agreement is not None and agreement < self._settings.least_agreement:
+        if agreement is not None and not agreement >= self._settings.least_agreement:  # or NaN
             detail = f"correlation {agreement:.2f}"
             return Outcome(reason="the mirror image has another map", detail=detail)
         low, high = values.min(), values.max()
@@ -185,6 +188,23 @@ class _Depth(Labeller):
             if ends.mean() > self._settings.most_saturated:
                 return "a saturated map"
         return ""
+
+
+def _check_kind(settings: DepthAnythingV2, config: Any) -> None:
+    """Refuses weights whose maps are no disparities, or whose licence is that of another size."""
+    weights = settings.weights or settings.published
+    if getattr(config, "depth_estimation_type", "relative") != "relative":
+        raise UserError(
+            f"{weights} gives distances, not disparities: give "
+            f"--config.experts.{settings.name}.weights those of {settings.published}"
+        )
+    backbone = getattr(config, "backbone_config", None)
+    size = _WIDTHS.get(getattr(backbone, "hidden_size", 0), settings.size)
+    if size != settings.size:
+        raise UserError(
+            f"{weights} is of size {size}, not {settings.size}, and the licences differ: give "
+            f"--experts {settings.name}:{size}"
+        )
 
 
 def _resized(torch: Any, maps: Any, size: tuple[int, int]) -> Any:

@@ -20,6 +20,7 @@ from tools.label.boxes import BoxLimits, Detections, keep, mentions
 from tools.label.experts import hub
 from tools.label.tagging import merged_tags, tag_columns
 
+_PUBLISHED = "google/owlv2-base-patch16-ensemble"
 _TEMPLATE = "a photo of a {}"  # what the authors query with
 
 
@@ -34,7 +35,7 @@ class Owlv2(BoxLimits, Expert):
     """
 
     sidecar: str = "regions_v1"
-    weights: str = "google/owlv2-base-patch16-ensemble"
+    weights: str = _PUBLISHED
     tags: tuple[str, ...] = ()
     batch_size: int = at_least(1, 8)
     max_tags: int = at_least(1, 32)
@@ -78,6 +79,7 @@ class _Detector(Labeller):
             settings.weights,
             transformers.Owlv2ForObjectDetection,
             transformers.AutoProcessor,
+            published=_PUBLISHED,
             device=device,
         )
         self._settings, self._torch = settings, torch
@@ -88,11 +90,11 @@ class _Detector(Labeller):
         names = self._settings.tags or tag_columns(sample.columns)
         tags = merged_tags(sample.columns, names, self._settings.max_tags)
         if not tags:
-            raise Rejected("no tags", sample.key)
-        pixels = self._processor.image_processor(sample.image, return_tensors="np")["pixel_values"]
+            raise Rejected("no tags", "")
+        pixels = hub.pixels(self._processor.image_processor, sample.image)
         (caption,) = sample.columns.get(CAPTION.name) or [b""]
         return _Prepared(
-            np.asarray(pixels[0], np.float32),
+            pixels,
             sample.image.shape[:2],
             tags,
             bytes(caption).decode(errors="replace"),
