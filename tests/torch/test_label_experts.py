@@ -2,9 +2,12 @@
 """Depth Anything V2 and OWLv2 against transformers' own processing, on tiny random weights."""
 
 import pathlib
+import shutil
+import types
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (make test-torch)")
 import transformers  # noqa: E402
@@ -13,10 +16,11 @@ from input_pipeline import decode  # noqa: E402
 from mtv_jax.core.errors import UserError  # noqa: E402
 from tests.torch import tiny_experts  # noqa: E402
 from tools.data.depth_values import Rejected  # noqa: E402
-from tools.label.base import Sample  # noqa: E402
+from tools.label.base import Sample, digest_of  # noqa: E402
 from tools.label.experts import pixels, ram_plus_files  # noqa: E402
 from tools.label.experts.depth_anything_v2 import (  # noqa: E402
     DepthAnythingV2,
+    _check_kind,
     _Depth,
     _Map,
     encoded,
@@ -26,7 +30,8 @@ from tools.label.experts.ram_plus import RamPlus  # noqa: E402
 
 pytestmark = pytest.mark.torch
 # (height, width): wide, tall, square, a strip, tiny.
-SIZES = [(60, 91), (120, 75), (64, 64), (24, 160), (7, 5)]
+SIZES = [(60, 91), (120, 75), (64, 64), (24, 160), (7, 5), (3, 5), (1, 3)]
+LAST = "channels_last"  # told, because an image may be as high as it has channels
 TAGS = ["red dog", "house", "tree 2"]
 
 
@@ -69,9 +74,10 @@ def test_depth_is_that_of_transformers(depth, size):
     processor = transformers.AutoImageProcessor.from_pretrained(depth)
     model = transformers.AutoModelForDepthEstimation.from_pretrained(depth).eval()
     with torch.inference_mode():
-        outputs = model(**processor(image(size), return_tensors="pt"))
+        inputs = processor(image(size), input_data_format=LAST, return_tensors="pt")
+        outputs = model(**inputs)
     (theirs,) = processor.post_process_depth_estimation(outputs, target_sizes=[wanted])
-    values = theirs["predicted_depth"].numpy()
+    values = theirs["predicted_depth"].numpy().reshape(wanted)
     assert raster.shape == wanted and raster.min() == 0 and raster.max() == 65535
     scaled = (values - values.min()) / (values.max() - values.min())
     np.testing.assert_allclose(raster / 65535, scaled, atol=2e-4)
@@ -91,7 +97,7 @@ def test_pixels_of_depth_are_those_of_transformers(size, resample):
         image_mean=[0.4, 0.5, 0.6],
         image_std=[0.2, 0.3, 0.25],
     )
-    theirs = processor(image(size), return_tensors="np")["pixel_values"][0]
+    theirs = processor(image(size), input_data_format=LAST, return_tensors="np")["pixel_values"][0]
     ours = pixels.fitted(image(size), processor.to_dict())
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert ours.dtype == np.float32 and ours.shape[1:] == pixels.fitted_size(
@@ -105,7 +111,7 @@ def test_pixels_of_owlv2_are_those_of_transformers(size, side):
     processor = transformers.models.owlv2.image_processing_pil_owlv2.Owlv2ImageProcessorPil(
         size={"height": side, "width": side}
     )
-    theirs = np.asarray(processor(image(size), return_tensors="np")["pixel_values"][0])
+    theirs = processor(image(size), input_data_format=LAST, return_tensors="np")["pixel_values"][0]
     ours = pixels.padded_square(image(size), processor.to_dict())
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert ours.dtype == np.float32 and ours.flags.c_contiguous
@@ -139,7 +145,7 @@ def test_a_map_is_compared_with_that_of_the_mirror_image(depth, size):
     found = outcome(expert.load("cpu"), size).labels
     processor = transformers.AutoImageProcessor.from_pretrained(depth)
     model = transformers.AutoModelForDepthEstimation.from_pretrained(depth).eval()
-    inputs = processor(image(size), return_tensors="pt")["pixel_values"]
+    inputs = processor(image(size), input_data_format=LAST, return_tensors="pt")["pixel_values"]
     small = [
         max(round(side * 28 / min(inputs.shape[2:]) / 14), 1) * 14 for side in inputs.shape[2:]
     ]
@@ -199,7 +205,7 @@ def test_boxes_are_those_of_transformers(owl, size):
     processor = transformers.AutoProcessor.from_pretrained(owl)
     model = transformers.Owlv2ForObjectDetection.from_pretrained(owl).eval()
     texts = [[f"a photo of a {tag}" for tag in TAGS]]
-    inputs = processor(text=texts, images=image(size), return_tensors="pt")
+    inputs = processor(text=texts, images=image(size), input_data_format=LAST, return_tensors="pt")
     with torch.inference_mode():
         outputs = model(**inputs)
     (theirs,) = processor.post_process_grounded_object_detection(
@@ -256,9 +262,56 @@ def test_ram_plus_from_files_of_any_size(tmp_path):
 @pytest.mark.parametrize("expert", [DepthAnythingV2, Owlv2])
 def test_weights_that_are_missing_are_one_line(expert, tmp_path):
     settings = expert(name="x", weights=str(tmp_path))
+    published = r"huggingface.co/(google/owlv2|depth-anything/Depth).*\((Apache|CC)"
     with pytest.raises(
-        UserError,
-        match=r"no weights at .*experts.x.weights .*save_pretrained.*huggingface.co.*\((Apache|CC)",
+        UserError, match=rf"no weights of x at .*experts.x.weights .*save_pretrained.*{published}"
     ) as caught:
         settings.load("cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("expert", [DepthAnythingV2, Owlv2])
+def test_weights_that_lack_a_part_are_refused(expert, depth, owl, tmp_path):
+    """transformers would fill it at random and go on."""
+    source = {DepthAnythingV2: depth, Owlv2: owl}[expert]
+    folder = pathlib.Path(shutil.copytree(source, tmp_path / "weights"))
+    state = safetensors.numpy.load_file(folder / "model.safetensors")
+    lacking = sorted(state)[0]
+    del state[lacking]
+    safetensors.numpy.save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"they lack {lacking}, one of 1"):
+        expert(name="x", weights=str(folder)).load("cpu")
+
+
+def test_weights_of_the_older_format_have_a_digest(owl, tmp_path):
+    folder = pathlib.Path(shutil.copytree(owl, tmp_path / "weights"))
+    state = safetensors.numpy.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    tensors = {name: torch.from_numpy(value) for name, value in state.items()}
+    torch.save(tensors, folder / "pytorch_model.bin")
+    digest = Owlv2(name="o", weights=str(folder)).load("cpu").digest
+    assert digest == digest_of(folder / "pytorch_model.bin") != digest_of()
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "message"),
+    [
+        ("small", {"depth_estimation_type": "metric"}, "gives distances, not disparities"),
+        ("small", {"width": 1024}, "is of size large, not small.*--experts d:large"),
+    ],
+)
+def test_weights_that_would_be_mislabelled_are_refused(size, changes, message):
+    """The sign of the maps, and the licence of the size that was asked for."""
+    backbone = types.SimpleNamespace(hidden_size=changes.get("width", 384))
+    kind = changes.get("depth_estimation_type", "relative")
+    config = types.SimpleNamespace(depth_estimation_type=kind, backbone_config=backbone)
+    with pytest.raises(UserError, match=message):
+        _check_kind(DepthAnythingV2(name="d", size=size), config)
+
+
+def test_a_mirror_image_without_a_map_agrees_with_nothing(depth):
+    labeller = DepthAnythingV2(name="d", weights=depth, least_agreement=-1.0).load("cpu")
+    prepared = labeller.prepare(Sample(key="k", image=image((60, 91)), columns={}))
+    values = np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20)
+    assert labeller.finish(prepared, _Map(values, -1.0)).labels
+    assert labeller.finish(prepared, _Map(values, float("nan"))).reason.startswith("the mirror")

@@ -26,8 +26,10 @@ _INPUT = flags.DEFINE_string("input", None, "Images to make the store of: a fold
 _EXPERTS = flags.DEFINE_list("experts", None, "Experts, in this order.", required=True)
 _DEVICE = flags.DEFINE_string("device", "", "Of PyTorch; by default cuda where there is one.")
 _ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "One process, or Ray's actors.")
-_WORKERS = flags.DEFINE_integer("workers", 1, "Actors of --engine ray.", lower_bound=1)
-_THREADS = flags.DEFINE_integer("threads", 0, "That read and prepare images; 0: one a core.")
+_WORKERS = flags.DEFINE_integer("workers", None, "Actors of --engine ray.", lower_bound=1)
+_THREADS = flags.DEFINE_integer(
+    "threads", 0, "That read and prepare images, of each worker; 0: one a core.", lower_bound=0
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,22 +39,24 @@ def main(argv: Sequence[str]) -> int:
     assert config is not None
     from input_pipeline import manifests
     from input_pipeline.licences import terms
-    from tools.data import ingest, parallel
+    from tools.data import ingest
     from tools.label.driver import Job
     from tools.label.run import label_store
 
     path = pathlib.Path(_STORE.value)
+    engine = _engine()
+    if not _EXPERTS.value:
+        raise UserError(f"--experts names none; there are {', '.join(config['experts'])}")
     experts = [_expert(entry, config["experts"]) for entry in _EXPERTS.value]
     missing = _INPUT.value and not (path / manifests.BASE).exists()
     if missing and (status := ingest.main(["--input", _INPUT.value, "--output", str(path)])):
         return status
-    engine = _engine()
     for expert in experts:
         job = Job(
             path=path,
             expert=expert,
             device=_DEVICE.value,
-            threads=_THREADS.value or parallel.available_cores(),
+            threads=_THREADS.value,
         )
         print(label_store(job, engine), flush=True)
     print("labels of this store:")
@@ -63,10 +67,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _engine() -> Any:
     if _ENGINE.value == "local":
+        if _WORKERS.value is not None:
+            raise UserError("--workers is of --engine ray: give that, or leave --workers out")
         return None
     from tools.label.ray_engine import RayEngine
 
-    return RayEngine(_WORKERS.value, gpus=0 if _DEVICE.value == "cpu" else 1)
+    return RayEngine(_WORKERS.value or 1, gpus=0 if _DEVICE.value == "cpu" else 1)
 
 
 def _expert(entry: str, specs: Mapping[str, Any]) -> Any:

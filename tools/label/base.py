@@ -81,7 +81,7 @@ class Labeller(abc.ABC):
         """First, on a thread: what the device needs of a sample.
 
         Raises:
-            Rejected: there is nothing to label, and why.
+            Rejected: there is nothing to label, and why. Other exceptions end the run.
         """
 
     def shape(self, prepared: Any) -> Hashable:

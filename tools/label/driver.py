@@ -1,32 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs an expert over a store: one shard in, one shard of a sidecar out.
 
-Finished shards wait in `STORE/.SIDECAR/shards`, each with its funnel, until all are there; then
-their keys are compared with the base, and they become the sidecar. What a shard holds depends on
-the base shard, the expert's settings and its weights alone: a killed run goes on where it was, and
-any engine may label any shard.
+A shard is read back and its keys are compared with the base when it is written; with its funnel it
+then waits in `STORE/.SIDECAR/shards` until all are there and become the sidecar. What a shard holds
+depends on the base shard, the expert's settings and its weights alone: a killed run goes on where
+it was, and any engine may label any shard.
 """
 
 import collections
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline import decode, example, files, store, tfrecord
+from input_pipeline import decode, example, files, manifests, store, tfrecord
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import IMAGE
-from tools.data import sidecars
+from tools.data import parallel, sidecars
 from tools.data.depth_values import Rejected
 from tools.label import funnel
-from tools.label.base import Expert, Labeller, Outcome, Sample
+from tools.label.base import Expert, Labeller, Outcome, Sample, digest_of
 from tools.label.funnel import Funnel
 
 _JOB = "job.json"
@@ -45,13 +47,13 @@ class Job:
         path: the store.
         expert: what labels it.
         device: of PyTorch, such as "cuda" or "cpu".
-        threads: that read, prepare and finish.
+        threads: that read, prepare and finish; 0 for one a core of the machine that labels.
     """
 
     path: pathlib.Path
     expert: Expert
     device: str = "cpu"
-    threads: int = 4
+    threads: int = 0
 
     @property
     def folder(self) -> pathlib.Path:
@@ -87,6 +89,25 @@ class Job:
         return store.Store.open(self.path, tuple(sorted(needed)))
 
 
+@contextlib.contextmanager
+def sole_driver(job: Job) -> Iterator[None]:
+    """Holds a sidecar against a second driver; the lock goes with the process.
+
+    Raises:
+        UserError: another one is at it.
+    """
+    path = job.path / f".{job.expert.sidecar}.lock"  # a shared folder wants a file to lock
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is writing {job.expert.sidecar} of {job.path}: wait for it"
+            ) from error
+        yield
+        path.unlink()  # who opened it before finds the sidecar finished
+
+
 class _Row(NamedTuple):
     """A row that is on its way."""
 
@@ -111,7 +132,7 @@ def label_shard(job: Job, labeller: Labeller, shard: int) -> Iterator[int]:
     started = time.perf_counter()
     opened = job.opened()
     rows: dict[int, tuple[bytes, Outcome]] = {}
-    with ThreadPoolExecutor(job.threads) as pool:
+    with ThreadPoolExecutor(job.threads or parallel.available_cores()) as pool:
         for row, outcome in _outcomes(job, labeller, opened, shard, pool):
             rows[row.number] = row.key, outcome
             yield 1
@@ -120,6 +141,7 @@ def label_shard(job: Job, labeller: Labeller, shard: int) -> Iterator[int]:
         report.add(key.decode(errors="replace"), outcome)
         records.append({store.KEY: key, **outcome.labels})
     store.write_shard(job.shards, job.expert.sidecar, shard, records)
+    _check_keys(job, shard, [record[store.KEY] for record in records])
     report.seconds = round(time.perf_counter() - started, 3)
     report.write(_funnel_path(job, shard))
 
@@ -134,12 +156,27 @@ def _outcomes(
             if isinstance(result, Outcome):
                 yield row, result
             else:
-                finishing.append((row, pool.submit(labeller.finish, row.prepared, result)))
+                finishing.append((row, pool.submit(_finished, labeller, row, result)))
         while len(finishing) > 2 * job.expert.batch_size:
             row, outcome = finishing.popleft()
             yield row, outcome.result()
     for row, outcome in finishing:
         yield row, outcome.result()
+
+
+def _finished(labeller: Labeller, row: _Row, result: Any) -> Outcome:
+    with _naming(row.key):
+        return labeller.finish(row.prepared, result)
+
+
+@contextlib.contextmanager
+def _naming(key: bytes) -> Iterator[None]:
+    """Adds to an exception the image that it came of."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"the image was {key.decode(errors='replace')}")
+        raise
 
 
 def _inferred(
@@ -214,11 +251,12 @@ def _prepared(
         try:
             (encoded,) = record.get(IMAGE.name) or [b""]
             sample = Sample(
-                key=key.decode(errors="surrogateescape"),
+                key=key.decode(errors="replace"),
                 image=decode.decode_image(encoded) if sees else _BLACK,
                 columns={name: record[name] for name in columns if name in record},
             )
-            return _Row(number, key, labeller.prepare(sample))
+            with _naming(key):
+                return _Row(number, key, labeller.prepare(sample))
         except decode.DecodeError as error:
             return _Row(number, key, Outcome(reason=_UNREADABLE, detail=str(error)))
         except Rejected as rejected:
@@ -247,21 +285,25 @@ def begin(job: Job, digest: str) -> None:
         UserError: shards of other settings wait there.
     """
     job.folder.mkdir(exist_ok=True)
-    wanted = settings(job, digest)
+    base = digest_of(job.path / manifests.BASE)
+    wanted = {**settings(job, digest), "base_sha256": base}
     path = job.folder / _JOB
     if path.is_file():
         begun = json.loads(path.read_text())
-        changed = sorted(k for k in {*begun, *wanted} if begun.get(k) != wanted.get(k))
-        if changed:
-            differences = ", ".join(
-                f"{key} {begun.get(key)!r} -> {wanted.get(key)!r}" for key in changed
-            )
+        if changes := differences(begun, wanted):
             raise UserError(
-                f"{job.folder} has shards of other settings ({differences}): finish them with "
+                f"{job.folder} has shards of other settings ({changes}): finish them with "
                 "those, or remove the folder"
             )
         return
     files.write_atomically(path, (json.dumps(wanted, indent=1) + "\n").encode())
+
+
+def differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What labels were made with, and what is asked for in its place; "" where nothing is."""
+    there, wanted = ({**made, **(made.get("settings") or {})} for made in (there, wanted))
+    changed = [k for k in sorted(wanted) if k != "settings" and there.get(k) != wanted[k]]
+    return ", ".join(f"{name} {there.get(name)!r} -> {wanted.get(name)!r}" for name in changed)
 
 
 def settings(job: Job, digest: str) -> dict[str, Any]:
@@ -283,15 +325,9 @@ def settings(job: Job, digest: str) -> dict[str, Any]:
 
 
 def commit(job: Job, digest: str) -> Funnel:
-    """Makes finished shards the sidecar.
-
-    Raises:
-        UserError: shards whose keys are not those of the base.
-    """
+    """Makes finished shards the sidecar."""
     sidecar, base = job.expert.sidecar, store.Store.open(job.path)
     if not complete(job):
-        for shard in range(len(base.shard_rows)):
-            _check_keys(job, base, shard)
         sidecars.clear(job.path, sidecar)
         (job.folder / _COMPLETE).touch()
     sidecars.move_in(job.path, job.shards)
@@ -313,22 +349,21 @@ def commit(job: Job, digest: str) -> Funnel:
 
 
 def complete(job: Job) -> bool:
-    """Whether all shards were labelled and checked: some may have been moved already."""
+    """Whether all shards were labelled: some may have been moved already."""
     return (job.folder / _COMPLETE).exists()
 
 
-def _check_keys(job: Job, base: store.Store, shard: int) -> None:
-    """Reads every record, checksums included."""
+def _check_keys(job: Job, shard: int, wanted: Sequence[bytes]) -> None:
+    """Reads every record that was written, checksums included."""
     path = store.shard_path(job.shards, job.expert.sidecar, shard)
     try:
         records = tfrecord.RecordFile(path)
         payloads = (records[row] for row in range(len(records)))
         found = [example.decode(payload, (store.KEY,))[store.KEY] for payload in payloads]
     except (tfrecord.RecordError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it, and run again") from error
-    wanted = [base.read(shard, row, ())[store.KEY] for row in range(base.shard_rows[shard])]
-    if found != wanted:
-        raise UserError(f"{path} has other keys than the base: remove it, and run again")
+        raise UserError(f"{path} is damaged ({error}): look at the disk, run again") from error
+    if found != [[key] for key in wanted]:
+        raise UserError(f"{path} has other keys than the base: look at the disk, run again")
 
 
 def _funnel_path(job: Job, shard: int) -> pathlib.Path:

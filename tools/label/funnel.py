@@ -38,7 +38,7 @@ class Funnel:
         if outcome.labels:
             self.labelled += 1
             return
-        self.rejected.add(outcome.reason, f"{key}: {outcome.detail}")
+        self.rejected.add(outcome.reason, f"{key}: {outcome.detail}".removesuffix(": "))
         self.rejections[key] = f"{outcome.reason}: {outcome.detail}".removesuffix(": ")
 
     def merge(self, other: "Funnel") -> None:

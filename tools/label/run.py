@@ -5,6 +5,7 @@ import abc
 import shutil
 from collections.abc import Iterator, Sequence
 
+from input_pipeline import manifests
 from input_pipeline.store import Store
 from mtv_jax.core.progress import Progress
 from tools.label import driver
@@ -51,18 +52,31 @@ def label_store(job: Job, engine: Engine | None = None) -> str:
     """Labels what is missing, makes it a sidecar, and says in words what came of it.
 
     Raises:
-        UserError: columns, weights or packages that are missing, or other settings were begun.
+        UserError: columns, weights or packages that are missing, other settings were begun, or
+            another process is at it.
     """
     engine = engine or ThisMachine()
     base = job.opened()
-    if job.expert.sidecar in base.sidecars:
-        shutil.rmtree(job.folder, ignore_errors=True)  # a run killed in its last moment left it
-        return f"{job.expert.name}: {job.path} has a sidecar {job.expert.sidecar} already"
-    digest = engine.load(job)
-    driver.begin(job, digest)
-    if not driver.complete(job):
-        _label_missing(job, engine, base)
-    return summary(job, driver.commit(job, digest))
+    with driver.sole_driver(job):
+        if job.expert.sidecar in base.sidecars:
+            shutil.rmtree(job.folder, ignore_errors=True)  # of a run killed in its last moment
+            return _already(job)
+        digest = engine.load(job)
+        driver.begin(job, digest)
+        if not driver.complete(job):
+            _label_missing(job, engine, base)
+        return summary(job, driver.commit(job, digest))
+
+
+def _already(job: Job) -> str:
+    """That there is such a sidecar, and what it was made with in place of what was asked for."""
+    there = manifests.read_sidecar(job.path, job.expert.sidecar)["provenance"]
+    changes = driver.differences(there, driver.settings(job, there.get("weights_sha256")))
+    told = f"{job.expert.name}: {job.path} has a sidecar {job.expert.sidecar} already"
+    if not changes:
+        return told
+    name = f"--config.experts.{job.expert.name}.sidecar"
+    return f"{told}, MADE OTHERWISE ({changes}): remove it or write another, by {name}"
 
 
 def _label_missing(job: Job, engine: Engine, base: Store) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_pipeline import store
 from input_pipeline.store import Store, finish_store, write_shard
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import CAPTION, IMAGE
@@ -174,7 +175,7 @@ def test_a_finished_shard_is_not_done_again(path):
 def test_other_settings_do_not_mix(path):
     driver.begin(job(path), "a")
     driver.begin(job(path, batch_size=5), "a")  # it changes no label
-    with pytest.raises(UserError, match=r"shards of other settings \(settings .*brightest"):
+    with pytest.raises(UserError, match=r"of other settings \(brightest 200.0 -> 100.0\)"):
         driver.begin(job(path, brightest=100.0), "a")
     with pytest.raises(UserError, match="weights_sha256 'a' -> 'b'"):
         driver.begin(job(path), "b")
@@ -189,21 +190,74 @@ def test_paths_of_this_machine_are_not_recorded(path, tmp_path_factory):
 
 
 def test_shards_of_another_base_are_refused(path):
-    wanted = job(path)
-    driver.begin(wanted, "")
-    for shard in range(2):
-        run(wanted, Meaner(wanted.expert), shard)
-    file = wanted.shards / "means_v1-00001.tfrecord"
+    driver.begin(job(path), "")
+    finish_store(path, "another", (IMAGE, CAPTION), {})
+    with pytest.raises(UserError, match=r"shards of other settings \(base_sha256 '\w+' -> "):
+        driver.begin(job(path), "")
+
+
+def spoil(directory, prefix, shard, rows):
+    write_shard(directory, prefix, shard, rows)
+    file = store.shard_path(directory, prefix, shard)
     whole = bytearray(file.read_bytes())
     whole[-20] ^= 0xFF
     file.write_bytes(whole)
-    with pytest.raises(UserError, match=r"00001.tfrecord is damaged .*remove it, and run again"):
-        driver.commit(wanted, "")
-    file.unlink()
-    write_shard(wanted.shards, "means_v1", 1, [{"key": f"other{k}"} for k in range(4)])
-    with pytest.raises(UserError, match=r"other keys than the base: remove it"):
-        driver.commit(wanted, "")
-    assert (path / ".means_v1").is_dir() and not (path / "means_v1.json").exists()
+
+
+def rename(directory, prefix, shard, rows):
+    write_shard(directory, prefix, shard, [{**row, "key": b"other"} for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("write", "fault"), [(spoil, "is damaged "), (rename, "has other keys than the base")]
+)
+def test_a_shard_that_was_not_written_well_is_not_there(path, monkeypatch, write, fault):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_shard", write)
+        with pytest.raises(UserError, match=rf"means_v1-00000.tfrecord {fault}.*run again"):
+            label_store(job(path))
+    assert driver.finished(job(path), 0) is None
+    assert "8 labelled" in label_store(job(path))
+
+
+def test_two_drivers_do_not_write_one_sidecar(path, monkeypatch):
+    prepare = Meaner.prepare
+
+    def prepare_and_try(self, sample):
+        if self.settings.sidecar == "means_v1":
+            refused = pytest.raises(UserError, match=r"another process is writing means_v1 .*: w")
+            with refused, driver.sole_driver(job(path)):
+                pass
+        return prepare(self, sample)
+
+    monkeypatch.setattr(Meaner, "prepare", prepare_and_try)
+    with driver.sole_driver(job(path, sidecar="others_v1")):
+        assert "8 labelled" in label_store(job(path))
+    assert not list(path.glob(".*.lock"))
+    with pytest.raises(ZeroDivisionError), driver.sole_driver(job(path)):
+        raise ZeroDivisionError
+    with driver.sole_driver(job(path)):
+        pass  # a run that failed holds nothing
+
+
+@pytest.mark.parametrize("step", ["prepare", "finish"])
+def test_an_exception_names_its_image(path, monkeypatch, step):
+    """It ends the run, and what is done is kept."""
+    work = getattr(Meaner, step)
+
+    def failing(self, first, *rest):
+        pixels = first if step == "finish" else first.image
+        if pixels.mean() == 23 * 8:
+            raise ZeroDivisionError
+        return work(self, first, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Meaner, step, failing)
+        with pytest.raises(ZeroDivisionError) as caught:
+            label_store(job(path))
+    assert caught.value.__notes__ == ["the image was row8"]
+    assert driver.finished(job(path), 0) and not driver.finished(job(path), 1)
+    assert "8 labelled" in label_store(job(path))
 
 
 def test_too_little_memory_is_one_line(path, monkeypatch):
@@ -255,5 +309,7 @@ def test_a_sidecar_that_is_there_is_left_alone(path):
     before = sidecar_bytes(path)
     driver.begin(job(path), "")
     (path / ".means_v1" / "complete").touch()
-    assert "has a sidecar means_v1 already" in label_store(job(path, brightest=1.0))
+    assert label_store(job(path, batch_size=1)).endswith("has a sidecar means_v1 already")
+    told = label_store(job(path, brightest=1.0))
+    assert "has a sidecar means_v1 already, MADE OTHERWISE (brightest 200.0 -> 1.0): " in told
     assert sidecar_bytes(path) == before and not (path / ".means_v1").exists()

@@ -4,9 +4,11 @@
 import dataclasses
 import os
 import pathlib
+import time
 
 import pytest
 
+from mtv_jax.core.errors import UserError
 from tests.tools.label.stubs import Meaner, Means
 from tests.tools.label.test_driver import path, sidecar_bytes  # noqa: F401 - a fixture
 from tools.label.driver import Job
@@ -33,9 +35,18 @@ class Dying(Meaner):
         return super().infer(prepared)
 
 
-def test_a_killed_actor_changes_no_bit(path, tmp_path_factory):  # noqa: F811
+@pytest.fixture(scope="module")
+def engine():
+    import ray
+
     from tools.label.ray_engine import RayEngine
 
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    yield RayEngine(2, gpus=0)
+    ray.shutdown()
+
+
+def test_a_killed_actor_changes_no_bit(path, tmp_path_factory, engine):  # noqa: F811
     grave = tmp_path_factory.mktemp("grave") / "dead"
     undisturbed = tmp_path_factory.mktemp("undisturbed")
     for file in path.iterdir():
@@ -44,12 +55,64 @@ def test_a_killed_actor_changes_no_bit(path, tmp_path_factory):  # noqa: F811
     expert = Mortal(name="means", grave=str(grave))
     label_store(Job(path=undisturbed, expert=expert))
     grave.unlink()
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        text = label_store(Job(path=path, expert=expert), RayEngine(2, gpus=0))
-    finally:
-        ray.shutdown()
+    text = label_store(Job(path=path, expert=expert), engine)
     assert "rows 11: 8 labelled" in text and int(grave.read_text()) != os.getpid()
     assert sidecar_bytes(path) == sidecar_bytes(undisturbed)
+
+
+class Refusing(Means):
+    def load(self, device: str) -> Meaner:
+        raise UserError("no weights")
+
+
+class Stumbling(Means):
+    def load(self, device: str) -> Meaner:
+        return Stumbler(self)
+
+
+class Stumbler(Meaner):
+    def infer(self, prepared):
+        raise UserError("too little memory")
+
+
+class Deadly(Means):
+    def load(self, device: str) -> Meaner:
+        os._exit(1)
+
+
+@pytest.mark.parametrize(
+    ("expert", "message"),
+    [
+        (Refusing, "no weights"),
+        (Stumbling, "too little memory"),
+        (Deadly, "a worker died 6 times at a shard: .*; what is done is kept"),
+    ],
+)
+def test_what_an_actor_says_is_one_line(path, engine, expert, message):  # noqa: F811
+    with pytest.raises(UserError, match=f"^{message}$"):
+        label_store(Job(path=path, expert=expert(name="means")), engine)
+
+
+def test_workers_that_find_no_place_are_waited_for_aloud(path, engine, monkeypatch, capsys):  # noqa: F811
+    """One of two has the only CPU until it is done with what it was asked first."""
+    from tools.label import ray_engine
+
+    monkeypatch.setattr(ray_engine, "_PATIENCE", 0.5)
+    import ray
+
+    @ray.remote(num_cpus=2)
+    def occupy() -> None:
+        time.sleep(3)
+
+    busy = occupy.remote()
+    time.sleep(1)
+    assert "8 labelled" in label_store(Job(path=path, expert=Means(name="means")), engine)
+    ray.get(busy)
+    told = capsys.readouterr().err
+    assert "ray: 0 of 2 workers are ready" in told and "a CPU and 0 GPU each" in told
+
+
+def test_paths_are_those_of_the_driver(path, engine, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(path.parent)
+    relative = pathlib.Path(path.name)
+    assert "8 labelled" in label_store(Job(path=relative, expert=Means(name="means")), engine)

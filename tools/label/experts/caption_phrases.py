@@ -70,11 +70,11 @@ class _Phrases(Labeller):
     def prepare(self, sample: Sample) -> list[str]:
         caption = sample.columns.get(CAPTION.name)
         if not caption:
-            raise Rejected("no caption", sample.key)
+            raise Rejected("no caption", "")
         text = bytes(caption[0]).decode(errors="replace")
         found = phrases(text, self._settings.max_words)[: self._settings.max_tags]
         if not found:
-            raise Rejected("a caption without phrases", f"{sample.key}: {text:.60}")
+            raise Rejected("a caption without phrases", f"{text:.60}")
         return found
 
     def infer(self, prepared: Sequence[list[str]]) -> Sequence[None]:

@@ -12,7 +12,6 @@ as the label's confidence.
 """
 
 import dataclasses
-import functools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from tools.label.experts import hub
 from tools.label.experts.pixels import fitted
 
 _SIZES = {"small": "Small", "base": "Base", "large": "Large"}
+_WIDTHS = {384: "small", 768: "base", 1024: "large"}
 _PATCH = 14
 _COMPRESSION = 6  # of PNG: 14 % fewer bytes than OpenCV's own choice, in eight times the time
 _AT_AN_END = 1e-3  # of the range of a map
@@ -81,10 +81,10 @@ class DepthAnythingV2(Expert):
     def load(self, device: str) -> "_Depth":
         return _Depth(self, device)
 
-    @functools.cached_property
-    def source(self) -> str:
-        """Folder or hub id of the weights."""
-        return self.weights or f"depth-anything/Depth-Anything-V2-{_SIZES[self.size]}-hf"
+    @property
+    def published(self) -> str:
+        """Hub id of the published weights of its size."""
+        return f"depth-anything/Depth-Anything-V2-{_SIZES[self.size]}-hf"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +106,13 @@ class _Depth(Labeller):
         torch, transformers = hub.packages()
         loaded = hub.load(
             settings,
-            settings.source,
+            settings.weights or settings.published,
             transformers.AutoModelForDepthEstimation,
             transformers.AutoImageProcessor,
+            published=settings.published,
             device=device,
         )
+        _check_kind(settings, loaded.model.config)
         self._settings, self._torch = settings, torch
         self._model, self._images = loaded.model, loaded.processor.to_dict()
         self.digest = loaded.digest
@@ -161,7 +163,7 @@ class _Depth(Labeller):
         values, agreement = result.disparity, result.agreement
         if reason := self._fault(values):
             return Outcome(reason=reason, detail=f"{values.min():.4g} to {values.max():.4g}")
-        if agreement is not None and agreement < self._settings.least_agreement:
+        if agreement is not None and not agreement >= self._settings.least_agreement:  # or NaN
             detail = f"correlation {agreement:.2f}"
             return Outcome(reason="the mirror image has another map", detail=detail)
         low, high = values.min(), values.max()
@@ -191,6 +193,23 @@ def mirror_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     """Height and width at which the mirror image is looked at, its short side about `side`."""
     height, width = (max(round(each * side / min(size) / _PATCH), 1) * _PATCH for each in size)
     return height, width
+
+
+def _check_kind(settings: DepthAnythingV2, config: Any) -> None:
+    """Refuses weights whose maps are no disparities, or whose licence is that of another size."""
+    weights = settings.weights or settings.published
+    if getattr(config, "depth_estimation_type", "relative") != "relative":
+        raise UserError(
+            f"{weights} gives distances, not disparities: give "
+            f"--config.experts.{settings.name}.weights those of {settings.published}"
+        )
+    backbone = getattr(config, "backbone_config", None)
+    size = _WIDTHS.get(getattr(backbone, "hidden_size", 0), settings.size)
+    if size != settings.size:
+        raise UserError(
+            f"{weights} is of size {size}, not {settings.size}, and the licences differ: give "
+            f"--experts {settings.name}:{size}"
+        )
 
 
 def _resized(torch: Any, maps: Any, size: tuple[int, int]) -> Any:

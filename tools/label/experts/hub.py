@@ -48,7 +48,9 @@ def packages() -> Packages:
     return Packages(torch, transformers)
 
 
-def load(expert: Expert, source: str, model: Any, processor: Any, *, device: str) -> Loaded:
+def load(
+    expert: Expert, source: str, model: Any, processor: Any, *, published: str, device: str
+) -> Loaded:
     """A network from a folder, or from the hub's cache or the hub itself.
 
     Args:
@@ -56,6 +58,7 @@ def load(expert: Expert, source: str, model: Any, processor: Any, *, device: str
         source: the folder or id.
         model: Auto class of the network.
         processor: Auto class of the processor.
+        published: id of the weights that its authors published.
         device: see `placed`.
 
     Raises:
@@ -63,17 +66,29 @@ def load(expert: Expert, source: str, model: Any, processor: Any, *, device: str
     """
     try:
         folder = _folder(source)
-        network = model.from_pretrained(folder)
+        network, told = model.from_pretrained(folder, output_loading_info=True)
         prepare = processor.from_pretrained(folder)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"no weights at {source!r} ({reason}): give --config.experts.{expert.name}.weights a "
-            f"folder that save_pretrained wrote, or download https://huggingface.co/{source} "
-            f"({expert.licence.name})"
-        ) from error
-    files = sorted(pathlib.Path(folder).glob("*.safetensors"))
-    return Loaded(placed(network, device), prepare, digest_of(*files))
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise _unusable(expert, source, reason, published) from error
+    if absent := sorted(told["missing_keys"]):  # transformers would fill them at random
+        reason = f"they lack {absent[0]}, one of {len(absent)}"
+        raise _unusable(expert, source, reason, published)
+    return Loaded(placed(network, device), prepare, digest_of(*_files(folder)))
+
+
+def _unusable(expert: Expert, source: str, reason: str, published: str) -> UserError:
+    return UserError(
+        f"no weights of {expert.name} at {source!r} ({reason}): give "
+        f"--config.experts.{expert.name}.weights a folder that save_pretrained wrote, or download "
+        f"https://huggingface.co/{published} ({expert.licence.name})"
+    )
+
+
+def _files(folder: str) -> list[pathlib.Path]:
+    """Those that `from_pretrained` reads weights from: the older format where it is alone."""
+    root = pathlib.Path(folder)
+    return sorted(root.glob("*.safetensors")) or sorted(root.glob("*.bin"))
 
 
 def placed(model: Any, device: str) -> Any:

@@ -21,6 +21,7 @@ from tools.label.experts import hub
 from tools.label.experts.pixels import padded_square
 from tools.label.tagging import merged_tags, tag_columns
 
+_PUBLISHED = "google/owlv2-base-patch16-ensemble"
 _TEMPLATE = "a photo of a {}"  # what the authors query with
 
 
@@ -35,7 +36,7 @@ class Owlv2(BoxLimits, Expert):
     """
 
     sidecar: str = "regions_v1"
-    weights: str = "google/owlv2-base-patch16-ensemble"
+    weights: str = _PUBLISHED
     tags: tuple[str, ...] = ()
     batch_size: int = at_least(1, 8)
     max_tags: int = at_least(1, 32)
@@ -79,6 +80,7 @@ class _Detector(Labeller):
             settings.weights,
             transformers.Owlv2ForObjectDetection,
             transformers.AutoProcessor,
+            published=_PUBLISHED,
             device=device,
         )
         self._settings, self._torch = settings, torch
@@ -90,7 +92,7 @@ class _Detector(Labeller):
         names = self._settings.tags or tag_columns(sample.columns)
         tags = merged_tags(sample.columns, names, self._settings.max_tags)
         if not tags:
-            raise Rejected("no tags", sample.key)
+            raise Rejected("no tags", "")
         (caption,) = sample.columns.get(CAPTION.name) or [b""]
         return _Prepared(
             padded_square(sample.image, self._images),
