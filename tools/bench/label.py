@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What labelling costs, by arithmetic and as measured on this machine's processor.
 
-    python -m tools.bench.label [--parts flops,host,driver,bytes] [--seconds 2]
+    python -m tools.bench.label [--parts flops,host,driver,bytes] [--step_seconds 2]
 
 flops counts the operations of the experts' networks in their published sizes, and says how many
 images an hour they allow on an H200 at a share of its peak. host times each expert's steps beside
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tools.bench.label_flops import Work
 
 _PARTS = flags.DEFINE_list("parts", ["flops", "host", "driver", "bytes"], "What to do.")
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "Time spent on each step of host.", lower_bound=0.1)
+_SECONDS = flags.DEFINE_float("step_seconds", 2.0, "Time for each step of host.", lower_bound=0.1)
 
 _UTILISATIONS = (0.2, 0.4)
 _THREADS = (1, 2, 4)
