@@ -23,6 +23,7 @@ from mtv_jax.core.errors import UserError, closest
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/label.py", "Settings of experts.")
 _STORE = flags.DEFINE_string("store", None, "Store to label.", required=True)
 _INPUT = flags.DEFINE_string("input", None, "Images to make the store of: a folder, tars, …")
+_SELECTION = flags.DEFINE_string("selection", "", "Rows to label: a selection of the store.")
 _EXPERTS = flags.DEFINE_list("experts", None, "Experts, in this order.", required=True)
 _DEVICE = flags.DEFINE_string("device", "", "Of PyTorch; by default cuda where there is one.")
 _ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "One process, or Ray's actors.")
@@ -57,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
             expert=expert,
             device=_DEVICE.value,
             threads=_THREADS.value,
+            selection=_SELECTION.value,
         )
         print(label_store(job, engine), flush=True)
     print("labels of this store:")

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import hashlib
 import json
 import pathlib
 import shutil
@@ -48,12 +49,14 @@ class Job:
         expert: what labels it.
         device: of PyTorch, such as "cuda" or "cpu".
         threads: that read, prepare and finish; 0 for one a core of the machine that labels.
+        selection: name of the rows that are labelled; "" for all.
     """
 
     path: pathlib.Path
     expert: Expert
     device: str = "cpu"
     threads: int = 0
+    selection: str = ""
 
     @property
     def folder(self) -> pathlib.Path:
@@ -82,6 +85,20 @@ class Job:
                     "have: run an expert that writes it first"
                 )
         return {column: holders[column][-1] for column in wanted}
+
+    def rows_of(self, opened: store.Store, shard: int) -> set[int]:
+        """Numbers of the shard's rows that are labelled.
+
+        Raises:
+            UserError: no such selection.
+        """
+        count = opened.shard_rows[shard]
+        if not self.selection:
+            return set(range(count))
+        first = sum(opened.shard_rows[:shard])
+        rows = opened.selection(self.selection)
+        low, high = np.searchsorted(rows, np.asarray([first, first + count], np.uint64))
+        return {int(row) - first for row in rows[low:high]}
 
     def opened(self) -> store.Store:
         """The store with the sidecars that hold what the expert reads; errors as of `sources`."""
@@ -244,8 +261,12 @@ def _prepared(
 ) -> Iterator[_Row]:
     """Every row in order, a few batches ahead of the device."""
     columns, sees = tuple(job.sources), job.expert.sees
+    wanted = job.rows_of(opened, shard)
 
     def prepare(number: int) -> _Row:
+        if number not in wanted:
+            (key,) = opened.read(shard, number, ())[store.KEY]
+            return _Row(number, key, Outcome(reason=funnel.NOT_SELECTED))
         record = opened.read(shard, number, (*([IMAGE.name] if sees else []), *columns))
         (key,) = record[store.KEY]
         try:
@@ -318,10 +339,20 @@ def settings(job: Job, digest: str) -> dict[str, Any]:
         "expert": f"{kind.__module__}:{kind.__qualname__}",
         "settings": values,
         "reads": job.sources,
+        "selection": _described(job),
         "weights_sha256": digest,
         "licence": job.expert.licence.name,
         "commercial": job.expert.licence.commercial,
     }
+
+
+def _described(job: Job) -> str:
+    """Name and content of the selection, so that another one of its name is told apart."""
+    if not job.selection:
+        return ""
+    rows = store.Store.open(job.path).selection(job.selection)
+    digest = hashlib.sha256(np.asarray(rows).tobytes()).hexdigest()[:16]
+    return f"{job.selection}, {len(rows):,} rows, {digest}"
 
 
 def commit(job: Job, digest: str) -> Funnel:

@@ -9,6 +9,8 @@ from input_pipeline import files
 from tools.data.verify import Findings
 from tools.label.base import Outcome
 
+NOT_SELECTED = "not in the selection"
+
 
 @dataclasses.dataclass
 class Funnel:
@@ -39,6 +41,8 @@ class Funnel:
             self.labelled += 1
             return
         self.rejected.add(outcome.reason, f"{key}: {outcome.detail}".removesuffix(": "))
+        if outcome.reason == NOT_SELECTED:
+            return  # there may be many, and no key says more than the selection
         self.rejections[key] = f"{outcome.reason}: {outcome.detail}".removesuffix(": ")
 
     def merge(self, other: "Funnel") -> None:

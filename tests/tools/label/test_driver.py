@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline import store
-from input_pipeline.store import Store, finish_store, write_shard
+from input_pipeline.store import Store, finish_store, write_selection, write_shard
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import CAPTION, IMAGE
 from tests.tools.label.stubs import MEAN, Meaner, Means
@@ -313,3 +313,22 @@ def test_a_sidecar_that_is_there_is_left_alone(path):
     told = label_store(job(path, brightest=1.0))
     assert "has a sidecar means_v1 already, MADE OTHERWISE (brightest 200.0 -> 1.0): " in told
     assert sidecar_bytes(path) == before and not (path / ".means_v1").exists()
+
+
+def test_rows_outside_of_a_selection_are_counted_and_not_looked_at(path):
+    write_selection(path, "some", np.asarray([1, 5, 7, 10]))
+    wanted = dataclasses.replace(job(path), selection="some")
+    text = label_store(wanted)
+    assert "rows 11: 2 labelled, 9 without labels" in text
+    assert "without, not in the selection: 7" in text
+    opened = Store.open(path, ("means_v1",))
+    rows = [opened.read(*opened.locate(row), ["mean"]) for row in range(11)]
+    assert [number for number, row in enumerate(rows) if "mean" in row] == [1, 7]
+    funnel = json.loads((path / "means_v1-00000.funnel.json").read_text())
+    assert list(funnel["rejections"]) == ["row5"]
+    provenance = json.loads((path / "means_v1.json").read_text())["provenance"]
+    assert provenance["selection"].startswith("some, 4 rows, ")
+    write_selection(path, "some", np.asarray([1, 5, 7, 9]))
+    assert "MADE OTHERWISE (selection 'some, 4 rows" in label_store(wanted)
+    with pytest.raises(UserError, match="no selection 'others'"):
+        label_store(dataclasses.replace(job(path, sidecar="other_v1"), selection="others"))
