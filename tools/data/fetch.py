@@ -35,6 +35,7 @@ from tools.data import (
 )
 
 _LIST_SHARDS = 100  # img2dataset holds one list in memory
+_MIN_YIELD = 0.2
 _RULES = ("missing", "min_side", "max_side", "max_aspect", "rows_per_shard", "take", "seed")
 _MAX_ENLARGE_ASPECT = 1024 / 224  # what ingest can store with both limits of its sides
 
@@ -228,6 +229,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if bool(parsed.metadata) == parsed.retry:
         parser.error("want --metadata, or --retry without it")
+    if parsed.min_yield is None:
+        parsed.min_yield = 0.0 if parsed.retry else _MIN_YIELD
     for name in ("dry_run", *conditions.KINDS, *_RULES):
         if parsed.retry and getattr(parsed, name) != parser.get_default(name):
             parser.error(
@@ -277,7 +280,9 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--timeout", type=int, default=10, help="seconds for one download")
     group.add_argument("--retries", type=int, default=1, help="at once, of a failed download")
     group.add_argument(
-        "--min_yield", type=float, default=0.2, help="stop when a smaller share arrives"
+        "--min_yield",
+        type=float,
+        help=f"stop when a smaller share arrives (default {_MIN_YIELD:g}, with --retry 0)",
     )
 
 

@@ -132,7 +132,7 @@ def test_a_second_pass(listed, capsys):
         failures.chosen(listed / "out", failures.rows_to_retry(listed / "out", 5))
     )
     assert again["uid"].to_pylist() == ["u3", "u8"]
-    assert _fetch(listed, "--retry", "--min_yield", "0") == 2, "nothing arrives this time either"
+    assert _fetch(listed, "--retry") == 2, "nothing arrives this time either"
     assert "no image arrived: DNS 50 %, timeout 50 %" in capsys.readouterr().err
     table = pyarrow.parquet.read_table(
         listed / "out" / "retry-1" / "fetch" / "urls" / "00000.parquet"
@@ -140,7 +140,7 @@ def test_a_second_pass(listed, capsys):
     digest = hashlib.sha256((listed / "www" / "8.jpg").read_bytes()).hexdigest()
     assert table["sha256"].to_pylist()[1] == digest
     assert len(_ledger(listed / "out" / "retry-1")) == 2
-    _fetch(listed, "--retry", "--min_yield", "0")
+    _fetch(listed, "--retry")
     assert (listed / "out" / "retry-2" / "failures.parquet").exists()
 
 
@@ -184,6 +184,26 @@ def test_too_few_arrive(listed, capsys):
     errors = capsys.readouterr().err
     assert "fewer than --min_yield 0.9" in errors and "HTTP 404" in errors and "DNS" in errors
     assert "caching resolver" in errors
+
+
+def test_a_second_pass_is_not_stopped_over_its_yield(tmp_path):
+    """Little of what failed once is to be expected."""
+    given = ["--output", str(tmp_path)]
+    assert fetch._parse([*given, "--retry"]).min_yield == 0
+    assert fetch._parse([*given, "--metadata", "a"]).min_yield == 0.2
+    assert fetch._parse([*given, "--retry", "--min_yield", "0.1"]).min_yield == 0.1
+
+
+def test_a_short_last_shard_decides_nothing(listed):
+    """Rows 10 and 11, of which none arrives now."""
+    _fetch(listed)
+    out = listed / "out"
+    for name in ("00002_stats.json", "00002.tar", "00002.parquet"):
+        (out / name).unlink()
+    for number in (10, 11):
+        (listed / "www" / f"{number}.jpg").write_bytes(b"poison")
+    assert _fetch(listed) == 0
+    assert len(_ledger(out)) == 6
 
 
 @pytest.mark.parametrize("program", ["no-such-program", ""])
