@@ -39,8 +39,7 @@ class RayEngine(Engine):
 
     def load(self, job: Job) -> str:
         """Starts the actors; all have the same weights."""
-        if not self._ray.is_initialized():
-            self._ray.init(log_to_driver=False)
+        self._connect()
         self._dismiss()
         remote = self._ray.remote(
             num_gpus=self._gpus,
@@ -53,6 +52,13 @@ class RayEngine(Engine):
         if len(digests) > 1:
             raise UserError(f"the machines hold different weights of {job.expert.name}")
         return digests.pop()
+
+    def _connect(self) -> None:
+        try:
+            self._ray.init(log_to_driver=False, ignore_reinit_error=True)
+        except ConnectionError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{reason}: set RAY_ADDRESS right, or unset it") from error
 
     def label(self, job: Job, shards: Sequence[int]) -> Iterator[int]:
         """Any actor takes the next shard."""

@@ -41,7 +41,7 @@ def engine():
 
     from tools.label.ray_engine import RayEngine
 
-    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
     yield RayEngine(2, gpus=0)
     ray.shutdown()
 
@@ -116,3 +116,14 @@ def test_paths_are_those_of_the_driver(path, engine, monkeypatch):  # noqa: F811
     monkeypatch.chdir(path.parent)
     relative = pathlib.Path(path.name)
     assert "8 labelled" in label_store(Job(path=relative, expert=Means(name="means")), engine)
+
+
+def test_a_cluster_that_is_not_there_is_one_line(path, engine, monkeypatch):  # noqa: F811
+    def unreachable(**settings: object) -> None:
+        raise ConnectionError("Could not\n find it")
+
+    import ray
+
+    monkeypatch.setattr(ray, "init", unreachable)
+    with pytest.raises(UserError, match=r"^Could not find it: set RAY_ADDRESS right"):
+        label_store(Job(path=path, expert=Means(name="means")), engine)
