@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mtv_jax.core.fields import Field
 from tools.label import driver
 from tools.label.base import Expert, Labeller, Licence, Outcome, Sample
-from tools.label.driver import Job
+from tools.label.jobs import Job
 
 _LABEL = Field(name="nothing", shape="1")
 

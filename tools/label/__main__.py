@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     from input_pipeline import manifests
     from input_pipeline.licences import terms
     from tools.data import ingest
-    from tools.label.driver import Job
+    from tools.label.jobs import Job
     from tools.label.run import label_store
 
     path = pathlib.Path(_STORE.value)
@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--experts names none; there are {', '.join(config['experts'])}")
     experts = [_expert(entry, config["experts"]) for entry in _EXPERTS.value]
     missing = _INPUT.value and not (path / manifests.BASE).exists()
+    if _INPUT.value and not missing:
+        print(f"{path} is there: --input is not read", flush=True)
     if missing and (status := ingest.main(["--input", _INPUT.value, "--output", str(path)])):
         return status
     for expert in experts:

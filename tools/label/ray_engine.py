@@ -18,7 +18,7 @@ from typing import Any
 from mtv_jax.core.errors import UserError
 from tools.label import driver
 from tools.label.base import Labeller
-from tools.label.driver import Job
+from tools.label.jobs import Job
 from tools.label.run import Engine
 
 _RETRIES = 5  # of a shard, where its actor dies; actors are started again without end

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from input_pipeline import manifests
 from input_pipeline.store import Store
 from mtv_jax.core.progress import Progress
-from tools.label import driver
+from tools.label import driver, jobs
 from tools.label.base import Labeller
-from tools.label.driver import Job
 from tools.label.funnel import Funnel
+from tools.label.jobs import Job
 
 
 class Engine(abc.ABC):
@@ -57,21 +57,21 @@ def label_store(job: Job, engine: Engine | None = None) -> str:
     """
     engine = engine or ThisMachine()
     base = job.opened()
-    with driver.sole_driver(job):
+    with jobs.sole_driver(job):
         if job.expert.sidecar in base.sidecars:
             shutil.rmtree(job.folder, ignore_errors=True)  # of a run killed in its last moment
             return _already(job)
         digest = engine.load(job)
-        driver.begin(job, digest)
-        if not driver.complete(job):
+        jobs.begin(job, digest)
+        if not jobs.complete(job):
             _label_missing(job, engine, base)
-        return summary(job, driver.commit(job, digest))
+        return summary(job, jobs.commit(job, digest))
 
 
 def _already(job: Job) -> str:
     """That there is such a sidecar, and what it was made with in place of what was asked for."""
     there = manifests.read_sidecar(job.path, job.expert.sidecar)["provenance"]
-    changes = driver.differences(there, driver.settings(job, there.get("weights_sha256")))
+    changes = jobs.differences(there, jobs.settings(job, there.get("weights_sha256")))
     told = f"{job.expert.name}: {job.path} has a sidecar {job.expert.sidecar} already"
     if not changes:
         return told
@@ -80,7 +80,7 @@ def _already(job: Job) -> str:
 
 
 def _label_missing(job: Job, engine: Engine, base: Store) -> None:
-    reports = [driver.finished(job, shard) for shard in range(len(base.shard_rows))]
+    reports = [jobs.finished(job, shard) for shard in range(len(base.shard_rows))]
     done = sum(report.rows for report in reports if report)
     progress = Progress(job.expert.name, base.num_rows, unit="images", devices=engine.devices)
     progress.skip(done)

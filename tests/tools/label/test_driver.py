@@ -16,8 +16,8 @@ from input_pipeline.store import Store, finish_store, write_selection, write_sha
 from mtv_jax.core.errors import UserError
 from mtv_jax.core.fields import CAPTION, IMAGE
 from tests.tools.label.stubs import MEAN, Meaner, Means
-from tools.label import driver
-from tools.label.driver import Job
+from tools.label import driver, jobs
+from tools.label.jobs import Job
 from tools.label.run import label_store
 
 ROWS = (7, 4)
@@ -87,13 +87,13 @@ def test_batches_are_of_one_shape(path):
     """Full ones, and smaller powers of two at the end of a shard."""
     labeller = Meaner(Means(name="means"))
     wanted = job(path)
-    driver.begin(wanted, "")
+    jobs.begin(wanted, "")
     run(wanted, labeller, 0)
     assert labeller.batches == [[6, 6, 6], [7, 7, 7]], "rows 1 2 4; rows 0 3 6"
     run(wanted, labeller, 1)
     assert labeller.batches[2:] == [[6, 6]], "rows 7 and 8"
     labeller, wanted = Meaner(Means(name="means")), job(path, batch_size=4, sidecar="others_v1")
-    driver.begin(wanted, "")
+    jobs.begin(wanted, "")
     run(wanted, labeller, 0)
     assert labeller.batches == [[7, 7], [7], [6, 6], [6]]
 
@@ -102,7 +102,7 @@ def test_rows_do_not_wait_for_ever(path, monkeypatch):
     """With two rows waiting the shape that came first goes, full or not."""
     monkeypatch.setattr(driver, "_MOST_WAITING", 2)
     labeller, wanted = Meaner(Means(name="means")), job(path)
-    driver.begin(wanted, "")
+    jobs.begin(wanted, "")
     assert run(wanted, labeller, 0) == 7
     assert labeller.batches == [[7], [6, 6], [7], [6], [7]]
 
@@ -162,7 +162,7 @@ def test_a_run_killed_while_its_shards_move_goes_on(path, tmp_path_factory, monk
 def test_a_finished_shard_is_not_done_again(path):
     wanted = job(path)
     labeller = Meaner(wanted.expert)
-    driver.begin(wanted, "")
+    jobs.begin(wanted, "")
     run(wanted, labeller, 0)
     before = len(labeller.batches)
     run(wanted, labeller, 0)
@@ -173,12 +173,12 @@ def test_a_finished_shard_is_not_done_again(path):
 
 
 def test_other_settings_do_not_mix(path):
-    driver.begin(job(path), "a")
-    driver.begin(job(path, batch_size=5), "a")  # it changes no label
+    jobs.begin(job(path), "a")
+    jobs.begin(job(path, batch_size=5), "a")  # it changes no label
     with pytest.raises(UserError, match=r"of other settings \(brightest 200.0 -> 100.0\)"):
-        driver.begin(job(path, brightest=100.0), "a")
+        jobs.begin(job(path, brightest=100.0), "a")
     with pytest.raises(UserError, match="weights_sha256 'a' -> 'b'"):
-        driver.begin(job(path), "b")
+        jobs.begin(job(path), "b")
 
 
 def test_paths_of_this_machine_are_not_recorded(path, tmp_path_factory):
@@ -186,14 +186,14 @@ def test_paths_of_this_machine_are_not_recorded(path, tmp_path_factory):
     weights.touch()
     for given, kept in [(str(weights), "weights.pth"), ("google/owl", "google/owl"), ("", "")]:
         wanted = Job(path=path, expert=Weighed(name="means", weights=given))
-        assert driver.settings(wanted, "")["settings"]["weights"] == kept
+        assert jobs.settings(wanted, "")["settings"]["weights"] == kept
 
 
 def test_shards_of_another_base_are_refused(path):
-    driver.begin(job(path), "")
+    jobs.begin(job(path), "")
     finish_store(path, "another", (IMAGE, CAPTION), {})
     with pytest.raises(UserError, match=r"shards of other settings \(base_sha256 '\w+' -> "):
-        driver.begin(job(path), "")
+        jobs.begin(job(path), "")
 
 
 def spoil(directory, prefix, shard, rows):
@@ -216,7 +216,7 @@ def test_a_shard_that_was_not_written_well_is_not_there(path, monkeypatch, write
         patch.setattr(store, "write_shard", write)
         with pytest.raises(UserError, match=rf"means_v1-00000.tfrecord {fault}.*run again"):
             label_store(job(path))
-    assert driver.finished(job(path), 0) is None
+    assert jobs.finished(job(path), 0) is None
     assert "8 labelled" in label_store(job(path))
 
 
@@ -226,17 +226,17 @@ def test_two_drivers_do_not_write_one_sidecar(path, monkeypatch):
     def prepare_and_try(self, sample):
         if self.settings.sidecar == "means_v1":
             refused = pytest.raises(UserError, match=r"another process is writing means_v1 .*: w")
-            with refused, driver.sole_driver(job(path)):
+            with refused, jobs.sole_driver(job(path)):
                 pass
         return prepare(self, sample)
 
     monkeypatch.setattr(Meaner, "prepare", prepare_and_try)
-    with driver.sole_driver(job(path, sidecar="others_v1")):
+    with jobs.sole_driver(job(path, sidecar="others_v1")):
         assert "8 labelled" in label_store(job(path))
     assert not list(path.glob(".*.lock"))
-    with pytest.raises(ZeroDivisionError), driver.sole_driver(job(path)):
+    with pytest.raises(ZeroDivisionError), jobs.sole_driver(job(path)):
         raise ZeroDivisionError
-    with driver.sole_driver(job(path)):
+    with jobs.sole_driver(job(path)):
         pass  # a run that failed holds nothing
 
 
@@ -256,7 +256,7 @@ def test_an_exception_names_its_image(path, monkeypatch, step):
         with pytest.raises(ZeroDivisionError) as caught:
             label_store(job(path))
     assert caught.value.__notes__ == ["the image was row8"]
-    assert driver.finished(job(path), 0) and not driver.finished(job(path), 1)
+    assert jobs.finished(job(path), 0) and not jobs.finished(job(path), 1)
     assert "8 labelled" in label_store(job(path))
 
 
@@ -307,7 +307,7 @@ def test_a_sidecar_that_is_there_is_left_alone(path):
     """But for what a run left behind that was killed in its last moment."""
     label_store(job(path))
     before = sidecar_bytes(path)
-    driver.begin(job(path), "")
+    jobs.begin(job(path), "")
     (path / ".means_v1" / "complete").touch()
     assert label_store(job(path, batch_size=1)).endswith("has a sidecar means_v1 already")
     told = label_store(job(path, brightest=1.0))

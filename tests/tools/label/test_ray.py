@@ -11,7 +11,7 @@ import pytest
 from mtv_jax.core.errors import UserError
 from tests.tools.label.stubs import Meaner, Means
 from tests.tools.label.test_driver import path, sidecar_bytes  # noqa: F401 - a fixture
-from tools.label.driver import Job
+from tools.label.jobs import Job
 from tools.label.run import label_store
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install ray)")
