@@ -60,7 +60,8 @@ def _read(path: pathlib.Path, sidecar: str, there: Sequence[str]) -> Terms:
     sources = set(dict(provenance.get("reads") or {}).values())
     made_from = tuple(sorted(sources.intersection(there)))
     verdicts = [provenance.get("commercial")]
-    verdicts += [_read(path, source, there).commercial for source in made_from]
+    others = [name for name in there if name != sidecar]  # what was made anew may go in circles
+    verdicts += [_read(path, source, others).commercial for source in made_from]
     if sources - {*there, "images"}:
         verdicts.append(None)  # what it was made from has been removed
     commercial = False if False in verdicts else None if None in verdicts else True

@@ -4,6 +4,7 @@
 The same command resumes a run that was stopped, and says so when there is nothing left to do.
 """
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
@@ -101,7 +102,7 @@ def _warm_start(system: "System", workdir: pathlib.Path) -> "WarmStart | None":
     source = read_source(system.init, system.preprocessing, trusted=trusted)
     start = fit(source.title, source.params, system.abstract_state.params)
     print(*source.report, start.summary(), sep="\n", flush=True)
-    return start
+    return dataclasses.replace(start, data=source.data)
 
 
 def _step(system: "System", workdir: pathlib.Path, done: int | None) -> "TrainStep":
@@ -122,6 +123,7 @@ def _first_state(
     if saver.latest is None:
         state = system.init_state(start.arrays if start else {})
         rundir.record_init(workdir, start.table() if start else "random initialisation\n")
+        rundir.record_data(workdir, start.data if start else ())
         return state
     print(f"resuming {workdir} from step {saver.latest}", flush=True)
     if system.init.source:

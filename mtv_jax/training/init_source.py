@@ -15,7 +15,7 @@ from mtv_jax.interop.loading import load_folder
 from mtv_jax.interop.preprocessing import spec_differences
 from mtv_jax.interop.save import MODEL_FILE
 from mtv_jax.training.checkpoint import load_numpy, newest_step
-from mtv_jax.training.rundir import recorded_preprocessing
+from mtv_jax.training.rundir import read_data, recorded_preprocessing
 
 _TOKENIZER = "tokenizer_sha256"
 
@@ -43,12 +43,14 @@ class InitSource:
         params: `{"backbone", "heads"}`, numpy.
         preprocessing: what its towers read; {} when unknown.
         report: lines on what was found there, and on what this run reads differently.
+        data: what it learned from, as `rundir.read_data` gives it; () when unknown.
     """
 
     title: str
     params: PyTree
     preprocessing: Mapping[str, Any]
     report: tuple[str, ...] = ()
+    data: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_source(
@@ -90,6 +92,7 @@ def _trained(workdir: pathlib.Path, step: int) -> InitSource:
         title=f"{workdir} step {step}",
         params=load_numpy(workdir, step, ("params",))["params"],
         preprocessing=recorded_preprocessing(workdir),
+        data=tuple(read_data(workdir)),
     )
 
 
@@ -100,4 +103,5 @@ def _exported(folder: pathlib.Path, trusted: tuple[str, ...]) -> InitSource:
         params=trained.params,
         preprocessing=trained.preprocessing,
         report=tuple(trained.report.splitlines()),
+        data=tuple(trained.provenance.get("data") or ()),
     )

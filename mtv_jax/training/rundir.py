@@ -89,7 +89,7 @@ def record_run(workdir: pathlib.Path, meaning: Meaning) -> None:
 
 
 def record_data(workdir: pathlib.Path, stores: Sequence[Mapping[str, Any]]) -> None:
-    """Writes what a run learns from, beside what it learned from before it went on."""
+    """Adds to what a run learned from: before it went on, or by the model that it began with."""
     if jax.process_index():
         return
     known = read_data(workdir)

@@ -59,11 +59,13 @@ class WarmStart:
         title: where they are from.
         arrays: by path, those that are loaded or resampled.
         leaves: every parameter of the new model and of the source, in order of path.
+        data: what they were learned from.
     """
 
     title: str
     arrays: Mapping[str, np.ndarray]
     leaves: tuple[Leaf, ...]
+    data: tuple[Mapping[str, Any], ...] = ()
 
     def summary(self) -> str:
         """Counts, and one line for each parameter or subtree that is not simply loaded."""

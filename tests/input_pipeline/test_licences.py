@@ -2,6 +2,7 @@
 """Licences of labels, from the manifests."""
 
 import dataclasses
+import json
 
 from input_pipeline.licences import terms
 from input_pipeline.store import finish_sidecar, write_shard
@@ -53,3 +54,12 @@ def test_labels_made_from_others_carry_their_terms(path):  # noqa: F811
         file.unlink()
     (second,) = terms(path, ["second_v1"])
     assert second.made_from == () and second.commercial is None, "nobody can tell any more"
+
+
+def test_a_sidecar_that_was_made_anew_from_what_was_made_from_it(path):  # noqa: F811
+    label_store(dataclasses.replace(job(path), expert=Means(name="m", sidecar="first_v1")))
+    label_store(dataclasses.replace(job(path), expert=Reader(name="r", sidecar="second_v1")))
+    manifest = json.loads((path / "first_v1.json").read_text())
+    manifest["provenance"]["reads"] = {"again": "second_v1"}
+    (path / "first_v1.json").write_text(json.dumps(manifest))
+    assert [entry.commercial for entry in terms(path)] == [None, None]

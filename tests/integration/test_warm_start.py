@@ -59,9 +59,14 @@ def _close(first_loss: float, finished: pathlib.Path) -> bool:
 def test_an_export_goes_on_at_a_larger_size_and_resumes_without_it(world, finished, tmp_path):
     source, workdir = tmp_path / "source", tmp_path / "run"
     run([sys.executable, "-m", "mtv_jax.export", f"--workdir={finished}", f"--output={source}"])
+    spec = json.loads((source / "mtv.json").read_text())
+    spec["provenance"]["data"] += [{"store": "older"}]
+    (source / "mtv.json").write_text(json.dumps(spec))
     settings = {"total_steps": 6, "model.image_size": 48, "init.source": source}
     command = _command(world, workdir, **settings)
     output = run(command)
+    learned_from = [entry["store"] for entry in json.loads((workdir / "data.json").read_text())]
+    assert learned_from == ["tiny", "older"], "what its first parameters learned from counts"
     report = (workdir / "init.txt").read_text()
     assert f"init from {source}: 59 loaded, 1 resampled, 0 fresh, 0 unused\n" in output
     assert "resampled backbone/image/pos_embed: 4 x 4 -> 6 x 6\n" in output

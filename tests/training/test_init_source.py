@@ -21,6 +21,7 @@ from mtv_jax.training.warm_start import fit
 from tests.tools.tiny import tiny_config
 
 OLD, NEW = 3, 12
+DATA = [{"store": "train", "rows": 9, "weight": 1.0, "labels": []}]
 ANOTHER = {"tokenizer_sha256": "f00"}
 
 
@@ -46,12 +47,13 @@ def workdir(system, tmp_path_factory) -> pathlib.Path:
     saver.save(NEW, state)
     saver.close()
     (workdir / "preprocessing.json").write_text(json.dumps(system.preprocessing))
+    (workdir / "data.json").write_text(json.dumps(DATA))
     return workdir
 
 
 def test_the_newest_checkpoint_or_the_one_that_is_named(system, workdir, params):
     newest = read_source(InitConfig(source=str(workdir)), system.preprocessing)
-    assert newest.title == f"{workdir} step {NEW}"
+    assert newest.title == f"{workdir} step {NEW}" and newest.data == (*DATA,)
     chex.assert_trees_all_equal(newest.params, params)
     old = read_source(InitConfig(source=str(workdir), step=OLD), system.preprocessing)
     assert all((leaf == 1).all() for leaf in jax.tree.leaves(old.params))
@@ -66,10 +68,11 @@ def test_an_exported_folder_gives_towers_and_heads_that_predict(system, params, 
         params=params,
         objectives={o.name: o for o in system.model.objectives if o.name == "depth"},
         tokenizer=system.tokenizer,
+        provenance={"data": DATA},
     )
     save_folder(folder, trained)
     source = read_source(InitConfig(source=str(folder)), system.preprocessing)
-    assert source.params["heads"].keys() == {"vl_logits", "depth_dpt"}
+    assert source.data == (*DATA,) and source.params["heads"].keys() == {"vl_logits", "depth_dpt"}
     chex.assert_trees_all_equal(source.params, params)
     with pytest.raises(UserError, match="another tokenizer"):
         read_source(InitConfig(source=str(folder)), ANOTHER)

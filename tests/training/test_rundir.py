@@ -75,3 +75,12 @@ def test_going_on_forgets_what_will_be_done_again(workdir):
     rundir.reopen_at(workdir, 4)
     assert sorted(p.stem for p in (workdir / "evals").iterdir()) == ["00000002", "00000004"]
     assert not (workdir / "DONE").exists()
+
+
+def test_what_a_run_learned_from_is_kept(workdir):
+    """Each store and its labels once, in the order in which they came."""
+    first, second = {"store": "a", "weight": 1.0}, {"store": "a", "weight": 2.0}
+    assert rundir.read_data(workdir) == []
+    for stores in ([first], [first], [second, first]):
+        rundir.record_data(workdir, stores)
+    assert rundir.read_data(workdir) == [first, second]

@@ -123,13 +123,13 @@ def overlaps(
 
 def mentions(caption: str, phrase: str) -> bool:
     """Whether every word of a phrase is in the caption, in any order, singular or plural."""
-    there = _forms_of(caption)
-    return all(_forms(word) & there for word in canonicalize(phrase).split())
+    there, words = _forms_of(caption), canonicalize(phrase).split()
+    return bool(words) and all(_forms(word) & there for word in words)
 
 
 @functools.lru_cache(maxsize=1024)
 def _forms_of(text: str) -> frozenset[str]:
-    return frozenset().union(*map(_forms, canonicalize(text).split()))
+    return frozenset().union(*map(_forms, canonicalize(text.replace("’", "'")).split()))
 
 
 def _forms(word: str) -> frozenset[str]:

@@ -94,6 +94,8 @@ def test_overlaps_are_intersections_over_unions():
         ("glas", "glass", False),
         ("a gas stove", "ga", False),
         ("", "dog", False),
+        ("a dog", "!", False),
+        ("the dog’s bowl", "dog", True),
     ],
 )
 def test_mentions(caption, phrase, expected):

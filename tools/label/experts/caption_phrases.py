@@ -8,6 +8,7 @@ come along: a detector that finds nothing of the kind leaves them out.
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
@@ -88,7 +89,8 @@ class _Phrases(Labeller):
 def phrases(caption: str, max_words: int) -> list[str]:
     """Lower-case phrases of a caption in their order, each once."""
     found: dict[str, None] = {}
-    for clause in _BREAK.split(caption.lower()):
+    text = unicodedata.normalize("NFC", caption).replace("’", "'").lower()
+    for clause in _BREAK.split(text):
         run: list[str] = []
         for word in [*clause.split(), "the"]:
             word = word.strip("'-").removesuffix("'s")

@@ -5,6 +5,7 @@ Published weights and our own exports will do: the model is read as `mtv_jax.pre
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import ClassVar
@@ -30,7 +31,7 @@ class SiglipTags(Tagger):
     Attributes:
         model: folder of an export or of SigLIP weights.
         tag_list: file of the tags, one a line.
-        prompt: template with one `{}`.
+        prompt: template; `{}` in it is the tag.
         min_score: least probability.
     """
 
@@ -48,6 +49,10 @@ class SiglipTags(Tagger):
 
     def load(self, device: str) -> "_Tagger":
         del device
+        if not self.model:
+            raise UserError(f"experts.{self.name}.model: give the folder of a SigLIP-type model")
+        # The next expert, in the same process, may want the GPU's memory for PyTorch.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         return _Tagger(self)
 
 
@@ -56,7 +61,7 @@ class _Tagger(Labeller):
         self._settings = settings
         self._model = load_folder(settings.model)
         self._names = _tags(settings)
-        prompts = [settings.prompt.format(name) for name in self._names]
+        prompts = [settings.prompt.replace("{}", name) for name in self._names]
         parts = [prompts[i : i + _TEXTS] for i in range(0, len(prompts), _TEXTS)]
         self._texts = unit(np.concatenate([self._model.text_features(part) for part in parts]))
         weights = sorted(pathlib.Path(settings.model).glob("*.safetensors"))
@@ -87,4 +92,9 @@ def _tags(settings: SiglipTags) -> list[str]:
         raise UserError(
             f"experts.{settings.name}.tag_list: {error}; give a file, a tag a line"
         ) from error
-    return [line.strip() for line in lines if line.strip()]
+    names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not names or "{}" not in settings.prompt:
+        raise UserError(
+            f"experts.{settings.name}: want tags in tag_list, a tag a line, and {{}} in prompt"
+        )
+    return names

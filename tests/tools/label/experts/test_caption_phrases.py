@@ -19,6 +19,7 @@ from tools.label.experts.caption_phrases import CaptionPhrases, phrases
         ("man's dog - man's dog, DOG", ["man dog", "dog"]),
         ("x y z of a b", ["x y z", "b"]),
         ("über die straße", ["über die straße"]),
+        ("the cat’s toy: it’s a cafe\u0301", ["cat toy", "café"]),
         ("of the and", []),
     ],
 )  # fmt: skip

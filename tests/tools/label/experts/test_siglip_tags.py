@@ -25,7 +25,7 @@ def model(export):  # noqa: F811
 def expert(model, tmp_path_factory):
     root = tmp_path_factory.mktemp("siglip")
     save_folder(root / "model", model)
-    (root / "tags.txt").write_text("\n".join(NAMES) + "\n\n")
+    (root / "tags.txt").write_text("\n".join([*NAMES, NAMES[0]]) + "\n\n")
     return SiglipTags(
         name="s",
         model=str(root / "model"),
@@ -64,8 +64,14 @@ def test_the_least_score_and_the_most_tags(expert):
     assert none.reason == "no tag that is likely enough" and not none.labels
 
 
-def test_a_list_that_is_missing_is_one_line(expert):
+def test_what_is_missing_is_one_line(expert, tmp_path):
     with pytest.raises(UserError, match=r"experts.s.tag_list: .*give a file, a tag a line"):
         dataclasses.replace(expert, tag_list="nowhere.txt").load("")
+    (tmp_path / "empty.txt").write_text("\n")
+    for changes in ({"tag_list": str(tmp_path / "empty.txt")}, {"prompt": "a photo"}):
+        with pytest.raises(UserError, match=r"experts.s: want tags in tag_list.* and {} in prompt"):
+            dataclasses.replace(expert, **changes).load("")
+    with pytest.raises(UserError, match=r"experts.s.model: give the folder"):
+        dataclasses.replace(expert, model="").load("")
     with pytest.raises(UserError, match=r"experts.s.max_tags is at most 64"):
         dataclasses.replace(expert, max_tags=65)
