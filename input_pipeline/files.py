@@ -55,23 +55,24 @@ def sync_directory(directory: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def sole_writer(directory: pathlib.Path) -> Iterator[int]:
-    """Holds a folder, made when absent, against a second writer.
+def sole_writer(directory: pathlib.Path, part: str = "") -> Iterator[int]:
+    """Holds a folder, made when absent, or one part of it, against a second writer.
 
     Yields the descriptor of the lock, which goes with the last process that has it: a child that is
-    to hold it too gets it passed on.
+    to hold it too gets it passed on. The file that is locked stays.
 
     Raises:
-        UserError: another process holds the folder.
+        UserError: another process holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
+    # A file that is open for writing: NFS locks nothing else.
+    lock = directory / (f".{part}.lock" if part else ".lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(
-            f"another process is writing {directory}: wait for it, or end it"
-        ) from error
+        held = f"{part} of {directory}" if part else directory
+        raise UserError(f"another process is writing {held}: wait for it, or end it") from error
     else:
         yield descriptor
     finally:

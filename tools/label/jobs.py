@@ -5,15 +5,13 @@ Finished shards wait in `STORE/.SIDECAR/shards`, each with its funnel, until all
 folder says what they were made with, so that nothing else is mixed in.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -77,7 +75,7 @@ class Job:
                     f"{self.expert.name} reads the column {column!r}, which {self.path} does not "
                     "have: run an expert that writes it first"
                 )
-        return {column: holders[column][-1] for column in wanted}
+        return {column: max(holders[column], key=_version) for column in wanted}
 
     def rows_of(self, opened: store.Store, shard: int) -> set[int]:
         """Numbers of the shard's rows that are labelled.
@@ -99,23 +97,10 @@ class Job:
         return store.Store.open(self.path, tuple(sorted(needed)))
 
 
-@contextlib.contextmanager
-def sole_driver(job: Job) -> Iterator[None]:
-    """Holds a sidecar against a second driver; the lock goes with the process.
-
-    Raises:
-        UserError: another one is at it.
-    """
-    path = job.path / f".{job.expert.sidecar}.lock"  # a shared folder wants a file to lock
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process is writing {job.expert.sidecar} of {job.path}: wait for it"
-            ) from error
-        yield
-        path.unlink()  # who opened it before finds the sidecar finished
+def _version(sidecar: str) -> tuple[str, int]:
+    """In order of versions: depth_v2 comes before depth_v10."""
+    name, _, number = sidecar.rpartition("_v")
+    return (name, int(number)) if number.isdecimal() else (sidecar, 0)
 
 
 def finished(job: Job, shard: int) -> Funnel | None:
@@ -191,7 +176,9 @@ def commit(job: Job, digest: str) -> Funnel:
     report = Funnel()
     for shard in range(len(base.shard_rows)):
         part = funnel.read(funnel.path_of(job.path, sidecar, shard))
-        assert part is not None, f"the funnel of shard {shard} is lost"
+        if part is None:
+            lost = funnel.path_of(job.path, sidecar, shard)
+            raise UserError(f"{lost} is lost or damaged: remove {job.folder}, and run again")
         report.merge(part)
     provenance = {
         "tool": "tools.label",

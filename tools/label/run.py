@@ -5,7 +5,7 @@ import abc
 import shutil
 from collections.abc import Iterator, Sequence
 
-from input_pipeline import manifests
+from input_pipeline import files, manifests
 from input_pipeline.store import Store
 from mtv_jax.core.progress import Progress
 from tools.label import driver, jobs
@@ -57,7 +57,7 @@ def label_store(job: Job, engine: Engine | None = None) -> str:
     """
     engine = engine or ThisMachine()
     base = job.opened()
-    with jobs.sole_driver(job):
+    with files.sole_writer(job.path, job.expert.sidecar):
         if job.expert.sidecar in base.sidecars:
             shutil.rmtree(job.folder, ignore_errors=True)  # of a run killed in its last moment
             return _already(job)

@@ -46,7 +46,7 @@ class Tagger(Expert):
     def tags(self) -> Field:
         """The column of tags, best first."""
         name = f"{self.kind}{_SUFFIX}"
-        return Field(name=name, shape="r", dtype="str", pad_to=_MOST, encode="vocabulary")
+        return Field(name=name, shape="r", dtype="str", pad_to=_MOST)
 
     @property
     def tag_scores(self) -> Field:

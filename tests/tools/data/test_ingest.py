@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ingest end to end: dirt, folders, refusals, resuming, kills."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from input_pipeline import decode
+from input_pipeline import decode, files
 from input_pipeline.store import Store
 from tools.data import ingest, verify
 
@@ -343,10 +342,9 @@ def test_bad_use_gets_one_line(tmp_path, tars, write_tar, capsys, case):
         (output / "images-00000.tfrecord").write_bytes(b"")
     if case == "plan":
         (output / "ingest.json").write_bytes(b"")
-    descriptor = os.open(tars if case != "busy" else output, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    assert _run(source, output, *options) == 2
-    os.close(descriptor)
+    holds = files.sole_writer(output if case == "busy" else tmp_path / "elsewhere")
+    with holds:
+        assert _run(source, output, *options) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(errors) == 1 and expected in errors[0]
     assert not (output / "store.json").exists()
