@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth Anything V2 and OWLv2 against transformers' own processing, on tiny random weights."""
 
+import io
 import pathlib
 import shutil
 import types
@@ -11,10 +12,12 @@ import safetensors.numpy
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (make test-torch)")
 import transformers  # noqa: E402
+from PIL import Image, ImageOps  # noqa: E402
 
 from input_pipeline import decode  # noqa: E402
 from mtv_jax.core.errors import UserError  # noqa: E402
 from tests.torch import tiny_experts  # noqa: E402
+from tools.data.curate import Limits, curate  # noqa: E402
 from tools.data.depth_values import Rejected  # noqa: E402
 from tools.label.base import Sample, digest_of  # noqa: E402
 from tools.label.experts import pixels, ram_plus_files  # noqa: E402
@@ -44,8 +47,12 @@ def image(size: tuple[int, int]) -> np.ndarray:
 
 
 def outcome(labeller, size, **columns):
+    return outcome_of(labeller, image(size), **columns)
+
+
+def outcome_of(labeller, pixels, **columns):
     """One image, which is twice in its batch."""
-    sample = Sample(key="k", image=image(size), columns=columns)
+    sample = Sample(key="k", image=pixels, columns=columns)
     prepared = labeller.prepare(sample)
     first, second = map(labeller.finish, [prepared] * 2, labeller.infer([prepared] * 2))
     assert first.reason == second.reason and first.labels.keys() == second.labels.keys()
@@ -315,3 +322,30 @@ def test_a_mirror_image_without_a_map_agrees_with_nothing(depth):
     values = np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20)
     assert labeller.finish(prepared, _Map(values, -1.0)).labels
     assert labeller.finish(prepared, _Map(values, float("nan"))).reason.startswith("the mirror")
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_images_that_exif_turns_are_labelled_upright(depth, owl, orientation):
+    """As transformers labels what `ImageOps.exif_transpose` makes of them, JPEG's losses apart."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image((60, 91))).save(buffer, "JPEG", quality=95, exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(buffer)))
+    stored = decode.decode_image(curate(buffer.getvalue(), Limits(min_side=32)).data)
+    assert stored.shape == upright.shape
+
+    labeller = DepthAnythingV2(name="d", weights=depth, mirror_side=0).load("cpu")
+    prepared = labeller.prepare(Sample(key="k", image=stored, columns={}))
+    processor = transformers.AutoImageProcessor.from_pretrained(depth)
+    theirs = processor(upright, input_data_format=LAST, return_tensors="np")["pixel_values"][0]
+    lying = np.rot90(theirs, {3: 2, 6: 1, 8: -1}[orientation], axes=(1, 2))
+    assert np.abs(prepared.pixels - theirs).mean() < 0.1
+    assert lying.shape != theirs.shape or np.abs(lying - theirs).mean() > 0.5
+    raster = decode.decode_png16(outcome_of(labeller, stored).labels["depth"])
+    assert raster.shape == upright.shape[:2]
+
+    labeller = Owlv2(name="o", weights=owl).load("cpu")
+    prepared = labeller.prepare(Sample(key="k", image=stored, columns={"my_tags": [b"a"]}))
+    processor = transformers.AutoProcessor.from_pretrained(owl).image_processor
+    theirs = processor(upright, input_data_format=LAST, return_tensors="np")["pixel_values"][0]
+    assert np.abs(prepared.pixels - theirs).mean() < 0.1 and prepared.size == upright.shape[:2]
