@@ -349,3 +349,14 @@ def test_images_that_exif_turns_are_labelled_upright(depth, owl, orientation):
     processor = transformers.AutoProcessor.from_pretrained(owl).image_processor
     theirs = processor(upright, input_data_format=LAST, return_tensors="np")["pixel_values"][0]
     assert np.abs(prepared.pixels - theirs).mean() < 0.1 and prepared.size == upright.shape[:2]
+
+
+def test_labels_do_not_depend_on_the_number_of_cores(depth):
+    """Ray gives a worker one thread, a machine of its own many."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        DepthAnythingV2(name="d", weights=depth).load("cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -100,6 +100,8 @@ def placed(model: Any, device: str) -> Any:
     """
     torch = packages().torch
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        torch.set_num_threads(1)  # sums, and so labels, would depend on the number of cores
     return model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval()
 
 
