@@ -34,6 +34,7 @@ from tools.label.experts.ram_plus import RamPlus  # noqa: E402
 pytestmark = pytest.mark.torch
 # (height, width): wide, tall, square, a strip, tiny.
 SIZES = [(60, 91), (120, 75), (64, 64), (24, 160), (7, 5), (3, 5), (1, 3)]
+ANY_SCORE = dict(min_score=0.0, min_score_unmentioned=0.0)
 LAST = "channels_last"  # told, because an image may be as high as it has channels
 TAGS = ["red dog", "house", "tree 2"]
 
@@ -196,16 +197,8 @@ def test_stored_maps_keep_their_bits(bits):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_boxes_are_those_of_transformers(owl, size):
     """Before suppression; theirs may reach beyond the image, ours are cut, or gone if all is."""
-    expert = Owlv2(
-        name="o",
-        weights=owl,
-        min_score=0.0,
-        min_score_unmentioned=0.0,
-        max_overlap=1.0,
-        max_overlap_unlike=1.0,
-        max_boxes=99,
-        min_side=0.0,
-    )
+    whole = dict(max_overlap=1.0, max_overlap_unlike=1.0, max_boxes=99, min_side=0.0)
+    expert = Owlv2(name="o", weights=owl, **ANY_SCORE, **whole)
     tags = [tag.encode() for tag in TAGS]
     caption = [b"trees beside the house"]
     found = outcome(expert.load("cpu"), size, ram_tags=tags, caption=caption).labels
@@ -230,18 +223,10 @@ def test_boxes_are_those_of_transformers(owl, size):
 
 
 def test_limits_of_boxes(owl):
-    one = Owlv2(
-        name="o",
-        weights=owl,
-        min_score=0.0,
-        min_score_unmentioned=0.0,
-        max_overlap=0.0,
-        max_boxes=2,
-        min_side=0.0,
-    )
+    one = Owlv2(name="o", weights=owl, **ANY_SCORE, max_overlap=0.0, max_boxes=2, min_side=0.0)
     found = outcome(one.load("cpu"), (60, 91), my_tags=[b"house"])
     assert 1 <= len(found.labels["scores"]) <= 2 and found.dropped
-    large = Owlv2(name="o", weights=owl, min_score=0.0, min_score_unmentioned=0.0, min_side=2.0)
+    large = Owlv2(name="o", weights=owl, **ANY_SCORE, min_side=2.0)
     none = outcome(large.load("cpu"), (60, 91), my_tags=[b"a"])
     assert none.reason == "no box that is good enough" and none.detail.startswith("best score ")
     assert none.dropped == {"a side below min_side": 16}
